@@ -1,0 +1,224 @@
+package launch
+
+import (
+	"syscall"
+	"unsafe"
+
+	"github.com/caisson-dev/caisson/internal/sys"
+)
+
+// The runtime's own entry points for system calls that block. All three are on its list of symbols that stay
+// (go.dev/issue/67401).
+
+//go:linkname entersyscall runtime.entersyscall
+func entersyscall()
+
+//go:linkname entersyscallblock runtime.entersyscallblock
+func entersyscallblock()
+
+//go:linkname exitsyscall runtime.exitsyscall
+func exitsyscall()
+
+// cloneArgs is struct clone_args, clone3(2).
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+}
+
+// child is all that a child needs. The parent makes it before the clone, in pinned memory; on the vfork path both share
+// it.
+type child struct {
+	trap  uintptr // clone3 or clone
+	clone [5]uintptr
+	calls unsafe.Pointer // to n sys.Call
+	n     int
+	slots unsafe.Pointer // to uintptrs
+	next  *child         // made by a Reclone, and goes on where this one ends
+
+	mask   *uint64 // signals that were blocked in the starting thread
+	all    *uint64 // all signals
+	yields bool    // let other goroutines have the processor at once: they serve the child
+	shares bool    // the memory is the host's
+	reset  bool    // the handlers of signals have to be reset
+	report uintptr // descriptor on which a child with memory of its own reports
+
+	tid    int32 // the child in the caller's pid namespace, written by the kernel before the child runs
+	pidfd  int32
+	alive  int32 // not 0 until the child has executed its command or ended, written by the kernel
+	at     int32 // the call that is being made
+	failed failure
+}
+
+// failure is what a child leaves behind when it could not execute the command.
+type failure struct {
+	call  int32 // index + 1; 0: none; recloned: errno is the pid of the second child
+	errno int32
+	child int32 // 1: the second child
+}
+
+const recloned = -1
+
+// makeChild makes a child. Where the child shares the memory, it returns when the child has executed its command or ended.
+//
+// From entersyscall to exitsyscall nothing may allocate, take a lock or grow the stack: the garbage collector goes on
+// meanwhile, and in the child there is no Go runtime at all.
+//
+//go:noinline
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func makeChild(c *child) (pid, errno uintptr) {
+	if c.yields {
+		entersyscallblock()
+	} else {
+		entersyscall()
+	}
+	// No signal may reach the child before its handlers are reset: they are the host's, with the host's memory.
+	rawSyscall(syscall.SYS_RT_SIGPROCMASK, sigSetMask, uintptr(unsafe.Pointer(c.all)), uintptr(unsafe.Pointer(c.mask)), 8, 0, 0)
+	pid, errno = cloneSyscall(c.trap, c.clone[0], c.clone[1], c.clone[2], c.clone[3], c.clone[4], uintptr(unsafe.Pointer(c)))
+	rawSyscall(syscall.SYS_RT_SIGPROCMASK, sigSetMask, uintptr(unsafe.Pointer(c.mask)), 0, 8, 0, 0)
+	exitsyscall()
+	return pid, errno
+}
+
+const sigSetMask = 2 // SIG_SETMASK
+
+// live is the child: it makes its calls, one after the other, the last an execve, and never returns.
+//
+//go:noinline
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func live(c *child) {
+	if c.reset {
+		resetSignals()
+	}
+	rawSyscall(syscall.SYS_RT_SIGPROCMASK, sigSetMask, uintptr(unsafe.Pointer(c.mask)), 0, 8, 0, 0)
+	denied := false
+	for i := 0; i < c.n; i++ {
+		c.at = int32(i)
+		o := (*sys.Call)(unsafe.Add(c.calls, uintptr(i)*unsafe.Sizeof(sys.Call{})))
+		if o.Kind == sys.Reclone {
+			fail(c, i, reclone(c, c.next))
+		}
+		r, e := perform(c, o)
+		if o.Kind == sys.Try {
+			// As execvp(3): what is not there, or may not be executed, may be found further on.
+			denied = denied || e == uintptr(syscall.EACCES)
+			absent := e == uintptr(syscall.ENOENT) || e == uintptr(syscall.ENOTDIR)
+			if o.Skip == 0 && absent && denied {
+				e = uintptr(syscall.EACCES)
+			} else if o.Skip > 0 && (absent || e == uintptr(syscall.EACCES)) {
+				continue
+			}
+		}
+		if e != 0 && e != o.Tolerate {
+			fail(c, i, e)
+		}
+		if o.Save > 0 {
+			*(*uintptr)(unsafe.Add(c.slots, uintptr(o.Save-1)*unsafe.Sizeof(r))) = r
+		}
+		if e != 0 {
+			i += o.Skip
+		}
+	}
+	fail(c, c.n-1, uintptr(syscall.ENOEXEC))
+}
+
+// perform makes one call. It does not return where the result means that this process has nothing left to do.
+//
+//go:noinline
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func perform(c *child, o *sys.Call) (r, errno uintptr) {
+	if o.Kind == sys.CloseLoop {
+		for fd := o.Args[0]; fd < o.Args[1]; fd++ {
+			rawSyscall(syscall.SYS_CLOSE, fd, 0, 0, 0, 0, 0)
+		}
+		return 0, 0
+	}
+	r, e := rawSyscall(o.Trap, load(c, o.Load[0], o.Args[0]), load(c, o.Load[1], o.Args[1]), load(c, o.Load[2], o.Args[2]),
+		load(c, o.Load[3], o.Args[3]), load(c, o.Load[4], o.Args[4]), load(c, o.Load[5], o.Args[5]))
+	if e == 0 && (o.Kind == sys.Alive && r != 0 || o.Kind == sys.Receive && r == 0) {
+		exit() // the host has ended
+	}
+	if e != 0 {
+		r = ^uintptr(0)
+	}
+	return r, e
+}
+
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func load(c *child, slot uint16, arg uintptr) uintptr {
+	if slot > 0 {
+		return *(*uintptr)(unsafe.Add(c.slots, uintptr(slot-1)*unsafe.Sizeof(arg)))
+	}
+	return arg
+}
+
+// reclone makes the second child, a sibling of this one, which goes on in its place. It returns when there is none.
+//
+//go:noinline
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func reclone(c, next *child) (errno uintptr) {
+	r, e := cloneSyscall(next.trap, next.clone[0], next.clone[1], next.clone[2], next.clone[3], next.clone[4], uintptr(unsafe.Pointer(next)))
+	if e != 0 {
+		return e
+	}
+	if c.shares {
+		exit()
+	}
+	c.failed.call, c.failed.errno = recloned, int32(r)
+	rawSyscall(syscall.SYS_WRITE, c.report, uintptr(unsafe.Pointer(&c.failed)), unsafe.Sizeof(c.failed), 0, 0, 0)
+	exit()
+	return 0
+}
+
+// fail reports the failure of call i and ends the child.
+//
+//go:noinline
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func fail(c *child, i int, errno uintptr) {
+	c.failed.call, c.failed.errno = int32(i+1), int32(errno)
+	if !c.shares {
+		rawSyscall(syscall.SYS_WRITE, c.report, uintptr(unsafe.Pointer(&c.failed)), unsafe.Sizeof(c.failed), 0, 0, 0)
+	}
+	exit()
+}
+
+//go:nosplit
+//go:norace
+func exit() {
+	for {
+		rawSyscall(syscall.SYS_EXIT_GROUP, 253, 0, 0, 0, 0, 0)
+	}
+}
+
+// sigaction is as large as the kernel's struct sigaction of any architecture; the handler comes first but on mips.
+type sigaction struct{ word [8]uintptr }
+
+// resetSignals gives each signal that has a handler its default action. Ignored ones stay ignored, as with
+// CLONE_CLEAR_SIGHAND.
+//
+//go:noinline
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func resetSignals() {
+	const ignore = 1 // SIG_IGN
+	for sig := uintptr(1); sig <= 64; sig++ {
+		var a sigaction
+		_, e := rawSyscall(syscall.SYS_RT_SIGACTION, sig, 0, uintptr(unsafe.Pointer(&a)), 8, 0, 0)
+		if e != 0 || a.word[0] == ignore || a.word[0] == 0 {
+			continue
+		}
+		a = sigaction{}
+		rawSyscall(syscall.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&a)), 0, 8, 0, 0)
+	}
+}

@@ -1,0 +1,256 @@
+// Package launch starts a plan: it makes a child that shares the host's memory, lets it make the plan's calls without
+// running any Go code of the runtime's, and returns when the child has executed its command or failed.
+//
+// The child is made by clone3 with CLONE_VM and CLONE_VFORK, so that a start costs the same however large the host is.
+// It has a stack of its own: even if some process between host and child is killed, host and child never run on one
+// stack. What cannot share memory (a time namespace that is joined; an architecture without our assembly) gets a copy.
+package launch
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/internal/dumpable"
+	"github.com/caisson-dev/caisson/plan"
+)
+
+// Process is a child that has executed its command.
+type Process struct {
+	PID    int
+	PIDFD  *os.File
+	Run    *plan.Run
+	Report *os.File // where an init process reports; nil without one
+
+	release func() // lets go the thread that die-with-parent depends on
+	undo    []plan.Step
+}
+
+// Options are for tests and for commands in running sandboxes; the zero value is the ordinary start.
+type Options struct {
+	Inherit           *plan.Run // values of the start that made the sandbox
+	NoClone3, NoVfork bool      // as if an outer filter refused clone3, as if there were no assembly
+	Fault             int       // step that is made to fail, counted from 1
+}
+
+// Start performs the plan and executes the command. Errors are *plan.Error; nothing is left behind then. The context
+// bounds the start only.
+func Start(ctx context.Context, p *plan.Plan, cmd *plan.Command, opt Options) (*Process, error) {
+	if err := p.Err(); err != nil {
+		return nil, err
+	}
+	if !p.Dies() {
+		return newStart(ctx, p, cmd, opt).perform()
+	}
+	return startKept(func() (*Process, error) { return newStart(ctx, p, cmd, opt).perform() })
+}
+
+// startKept starts on a thread that stays until the process is released. The kernel sends the death signal when the
+// *thread* ends that made the child (prctl(2), PR_SET_PDEATHSIG), and the runtime ends threads on which a goroutine
+// exits while locked to it.
+func startKept(start func() (*Process, error)) (p *Process, err error) {
+	started, released := make(chan struct{}), make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		p, err = start()
+		close(started)
+		if err == nil {
+			<-released
+		}
+	}()
+	<-started
+	if err == nil {
+		p.release = func() { close(released) }
+	}
+	return p, err
+}
+
+// Release is called once, when the process has ended and been waited for: it undoes what the parent did for it.
+func (p *Process) Release() error {
+	if p.release != nil {
+		p.release()
+	}
+	if p.Report != nil {
+		p.Report.Close()
+	}
+	p.PIDFD.Close()
+	return undo(p.undo, p.Run)
+}
+
+func undo(done []plan.Step, r *plan.Run) (err error) {
+	for i := len(done) - 1; i >= 0; i-- {
+		if u := done[i].Action.Undo; u != nil {
+			err = errors.Join(err, u(r))
+		}
+	}
+	return err
+}
+
+// start is one start of a plan.
+type start struct {
+	ctx   context.Context
+	plan  *plan.Plan
+	cmd   *plan.Command
+	opt   Options
+	run   *plan.Run
+	steps []plan.Step
+	done  []plan.Step // actions of the parent, to be undone
+	prog  *program
+
+	files                   []*os.File // the command's descriptors
+	extra                   []*os.File // of the launcher's own, closed at the end
+	host                    *os.File   // pidfd of this process
+	init                    *os.File   // the init program
+	reportRead, reportWrite *os.File   // from the init program
+}
+
+func newStart(ctx context.Context, p *plan.Plan, cmd *plan.Command, opt Options) *start {
+	return &start{ctx: ctx, plan: p, cmd: cmd, opt: opt, run: p.NewRun(ctx, opt.Inherit), steps: p.Steps(cmd)}
+}
+
+func (s *start) perform() (_ *Process, err error) {
+	defer func() {
+		s.run.CloseFiles()
+		for _, f := range s.extra {
+			f.Close()
+		}
+		if err != nil {
+			err = errors.Join(err, undo(s.done, s.run))
+			if e, ok := err.(interface{ Unwrap() []error }); ok && len(e.Unwrap()) == 1 {
+				err = e.Unwrap()[0]
+			}
+		}
+	}()
+	if err := s.ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := s.before(); err != nil {
+		return nil, err
+	}
+	return s.launch()
+}
+
+// before performs the parent's part before the clone.
+func (s *start) before() error {
+	for i, st := range s.steps {
+		var err error
+		switch {
+		case st.Kind != plan.StepAction && st.Kind != plan.StepOpen:
+			continue
+		case s.opt.Fault == i+1:
+			err = errInjected
+		case st.Kind == plan.StepOpen:
+			err = s.plan.OpenFile(s.run, st)
+		default:
+			if err = st.Action.Do(s.run); err == nil {
+				s.done = append(s.done, st)
+			}
+		}
+		if err != nil {
+			return s.failed(i, err)
+		}
+	}
+	return nil
+}
+
+var errInjected error = syscall.EBADF
+
+// failed makes the typed error of step i.
+func (s *start) failed(i int, err error) error {
+	st := s.steps[i]
+	e := &plan.Error{Primitive: st.Primitive, Call: st.String(), Step: i + 1, Steps: len(s.steps), Err: err}
+	if e.Hint = st.HintFor(err); e.Hint == "" {
+		e.Hint = s.hint(st, plan.Errno(err))
+	}
+	return e
+}
+
+// launch makes the child, in the first way that the kernel allows.
+func (s *start) launch() (*Process, error) {
+	var err error
+	for _, m := range s.ways() {
+		if s.prog, err = s.lower(m); err != nil {
+			return nil, err
+		}
+		var p *Process
+		if p, err = s.clone(); err == nil || !errors.Is(err, errNoClone) {
+			return p, err
+		}
+	}
+	return nil, s.failed(s.stepOf(plan.StepClone), syscall.ENOSYS)
+}
+
+// errNoClone says that this way to clone does not exist here; nothing has been done.
+var errNoClone = errors.New("no such clone")
+
+// ways are tried in turn. clone3 is unknown to the filters of some container engines, which answer ENOSYS.
+func (s *start) ways() (w []way) {
+	vfork := haveVfork && !s.opt.NoVfork && !s.needsOwnMemory()
+	for _, c := range []way{{vfork: true, clone3: true}, {vfork: true}, {clone3: true}, {}} {
+		if c.vfork == vfork && !(c.clone3 && s.opt.NoClone3) {
+			w = append(w, c)
+		}
+	}
+	return w
+}
+
+// way is a way to make a child.
+type way struct{ vfork, clone3 bool }
+
+// needsOwnMemory: setns(2) into a time namespace is refused while the memory is shared, and before Linux 6.2 execve did
+// not enter a time namespace that the process had unshared.
+func (s *start) needsOwnMemory() bool {
+	if s.plan.Joined()&unix.CLONE_NEWTIME != 0 {
+		return true
+	}
+	return s.plan.Cloned()&unix.CLONE_NEWTIME != 0 && !kernelAtLeast(6, 2)
+}
+
+func (s *start) stepOf(k plan.StepKind) int {
+	for i, st := range s.steps {
+		if st.Kind == k {
+			return i
+		}
+	}
+	return 0
+}
+
+// clone makes the child and waits until it has executed its command.
+func (s *start) clone() (*Process, error) {
+	defer s.prog.free()
+	if s.prog.way.vfork && s.changesUser() {
+		dumpable.Enter(s.plan.Joined() != 0)
+		defer dumpable.Leave()
+	}
+	served := s.serve()
+	stop := s.watch()
+	pid, errno := s.prog.run()
+	if errno != 0 {
+		stop()
+		served.end(s.prog)
+		if errno == uintptr(syscall.ENOSYS) {
+			return nil, errNoClone
+		}
+		return nil, s.failed(s.stepOf(plan.StepClone), syscall.Errno(errno))
+	}
+	return s.collect(int(pid), served, stop)
+}
+
+// changesUser reports whether a child that shares our memory may change what decides who may trace it.
+func (s *start) changesUser() bool {
+	if s.plan.Joined() != 0 {
+		return true
+	}
+	for _, st := range s.steps {
+		if st.Kind == plan.StepCall && slices.Contains(userCalls, st.Op.Trap()) {
+			return true
+		}
+	}
+	return false
+}

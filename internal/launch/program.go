@@ -1,0 +1,313 @@
+package launch
+
+import (
+	"encoding/binary"
+	"os"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/internal/initprog"
+	"github.com/caisson-dev/caisson/internal/sys"
+	"github.com/caisson-dev/caisson/plan"
+)
+
+// program is a plan as numbers: what one child, or two of them, will do.
+type program struct {
+	way      way
+	mem      sys.Memory
+	children []*child // the first, and the one that goes on in its place
+	calls    [][]sys.Call
+	slots    []uintptr
+	report   [2]*os.File // a child with memory of its own reports here
+	socket   [2]*os.File // 0: ours, 1: the child's; while it waits
+}
+
+const stackSize = 8 << 10
+
+const cloneClearSighand = 0x100000000
+
+// lower makes the program for one way to clone.
+func (s *start) lower(w way) (p *program, err error) {
+	p = &program{way: w, slots: make([]uintptr, s.plan.Slots()+1)}
+	s.prog = p
+	p.mem.Pin(&p.slots[0])
+	p.add()
+	if err := s.descriptors(p); err != nil {
+		return nil, err
+	}
+	p.closeAllBut(s.stepOf(plan.StepClone), s.inherited(p))
+	if cg, ok := s.plan.CgroupFile(s.run); ok && !w.clone3 {
+		p.enterCgroup(s.stepOf(plan.StepClone), cg, len(p.slots))
+	}
+	for i, st := range s.steps {
+		if err := s.lowerStep(p, i, st); err != nil {
+			return nil, s.failed(i, err)
+		}
+		if s.opt.Fault == i+1 {
+			p.breakCall(i)
+		}
+	}
+	s.arm(p)
+	return p, nil
+}
+
+// add begins the calls of a further child.
+func (p *program) add() {
+	p.children, p.calls = append(p.children, new(child)), append(p.calls, make([]sys.Call, 0, 64))
+}
+
+func (p *program) emit(step int, c sys.Call) {
+	c.Step = step
+	last := len(p.calls) - 1
+	p.calls[last] = append(p.calls[last], c)
+}
+
+func (p *program) call(step int, trap uintptr, args ...uintptr) {
+	c := sys.Call{Trap: trap}
+	copy(c.Args[:], args)
+	p.emit(step, c)
+}
+
+func (p *program) special(step int, k sys.Kind, trap uintptr, args ...uintptr) {
+	c := sys.Call{Trap: trap, Kind: k}
+	copy(c.Args[:], args)
+	p.emit(step, c)
+}
+
+// breakCall makes the calls of a step fail with EBADF.
+func (p *program) breakCall(step int) {
+	for _, calls := range p.calls {
+		for i := range calls {
+			if calls[i].Step == step && calls[i].Kind != sys.CloseLoop {
+				calls[i] = sys.Call{Trap: unix.SYS_CLOSE, Args: [6]uintptr{^uintptr(0)}, Step: step}
+			}
+		}
+	}
+}
+
+func (s *start) lowerStep(p *program, i int, st plan.Step) error {
+	switch st.Kind {
+	case plan.StepCall:
+		p.emit(i, st.Op.Lower(&p.mem, s.run))
+	case plan.StepDie:
+		s.lowerDie(p, i)
+	case plan.StepReclone:
+		p.special(i, sys.Reclone, unix.SYS_CLONE3)
+		p.add()
+	case plan.StepWhile:
+		s.lowerWait(p, i)
+	case plan.StepDup:
+		s.lowerDup(p, i, st.N)
+	case plan.StepClose:
+		s.lowerDup(p, i, len(s.cmd.Files)) // the report of an init process
+		p.closeAllBut(i, s.needed(p, i))
+	case plan.StepExec:
+		return s.lowerExec(p, i)
+	}
+	return nil
+}
+
+// lowerDie asks for SIGKILL when the starting thread ends, and then looks whether the host has ended before: its pidfd
+// has become readable. getppid(2) would not tell, it answers 0 in a new pid namespace.
+func (s *start) lowerDie(p *program, i int) {
+	p.call(i, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
+	fd := make([]byte, 8)
+	binary.NativeEndian.PutUint32(fd, uint32(s.host.Fd()))
+	binary.NativeEndian.PutUint16(fd[4:], unix.POLLIN)
+	at, _ := p.mem.Copy(fd)
+	p.special(i, sys.Alive, unix.SYS_PPOLL, at, 1, p.mem.Zero(16), 0, 8)
+}
+
+// lowerWait tells the parent that the child is there and waits for the answer. When the host ends, the child reads the
+// end of the stream: of the other end there is no copy but the host's.
+func (s *start) lowerWait(p *program, i int) {
+	if s.steps[i-1].Kind == plan.StepWhile {
+		return
+	}
+	fd, buf := p.socket[1].Fd(), p.mem.Zero(1)
+	p.call(i, unix.SYS_WRITE, fd, buf, 1)
+	p.special(i, sys.Receive, unix.SYS_READ, fd, buf, 1)
+}
+
+func (s *start) lowerDup(p *program, i, n int) {
+	if n >= len(s.files) {
+		return
+	}
+	f := s.files[n]
+	switch {
+	case f == nil:
+		p.emit(i, sys.Call{Trap: unix.SYS_CLOSE, Args: [6]uintptr{uintptr(n)}, Tolerate: uintptr(syscall.EBADF)})
+	case f.Fd() == uintptr(n):
+		p.call(i, unix.SYS_FCNTL, f.Fd(), unix.F_SETFD, 0)
+	default:
+		p.call(i, unix.SYS_DUP3, f.Fd(), uintptr(n), 0)
+	}
+}
+
+// lowerExec executes the command, or the init process that will.
+func (s *start) lowerExec(p *program, i int) error {
+	env := p.mem.Strings(s.cmd.Env)
+	if s.cmd.Init {
+		args, err := initprog.Args(len(s.cmd.Files), s.cmd.Candidates, s.cmd.Args)
+		if err != nil {
+			return err
+		}
+		p.call(i, unix.SYS_EXECVEAT, s.init.Fd(), p.mem.String(""), p.mem.Strings(args), env, unix.AT_EMPTY_PATH)
+		return nil
+	}
+	args := p.mem.Strings(s.cmd.Args)
+	for k, path := range s.cmd.Candidates {
+		c := sys.Call{Kind: sys.Try, Trap: unix.SYS_EXECVE, Args: [6]uintptr{p.mem.String(path), args, env}}
+		c.Skip = len(s.cmd.Candidates) - 1 - k
+		p.emit(i, c)
+	}
+	return nil
+}
+
+// enterCgroup is what CLONE_INTO_CGROUP does, for a clone that has no such flag.
+func (p *program) enterCgroup(step int, dir *os.File, slot int) {
+	p.emit(step, sys.Call{Trap: unix.SYS_OPENAT, Save: uint16(slot), Args: [6]uintptr{dir.Fd(), p.mem.String("cgroup.procs"), unix.O_WRONLY | unix.O_CLOEXEC}})
+	p.emit(step, sys.Call{Trap: unix.SYS_WRITE, Load: [6]uint16{uint16(slot)}, Args: [6]uintptr{0, p.mem.String("0"), 1}})
+}
+
+// closeAllBut closes all descriptors that are not kept, whoever in the host opened them.
+func (p *program) closeAllBut(step int, keep []uintptr) {
+	slices.Sort(keep)
+	from := uintptr(0)
+	for _, fd := range slices.Compact(keep) {
+		if fd > from {
+			p.closeRange(step, from, fd-1)
+		}
+		from = fd + 1
+	}
+	p.closeRange(step, from, uintptr(^uint32(0)))
+}
+
+func (p *program) closeRange(step int, first, last uintptr) {
+	if haveCloseRange() {
+		p.call(step, unix.SYS_CLOSE_RANGE, first, last, 0)
+		return
+	}
+	p.special(step, sys.CloseLoop, 0, first, min(last+1, highestDescriptor()))
+}
+
+// haveCloseRange asks the kernel about an empty range (close_range(2), Linux 5.9; unknown to some outer filters).
+func haveCloseRange() bool {
+	const most = ^uint32(0)
+	_, _, e := unix.RawSyscall(unix.SYS_CLOSE_RANGE, uintptr(most), uintptr(most), 0)
+	return e == 0
+}
+
+// highestDescriptor is an upper bound: the limit may have been lowered after a descriptor was opened.
+func highestDescriptor() uintptr {
+	var lim unix.Rlimit
+	unix.Getrlimit(unix.RLIMIT_NOFILE, &lim)
+	return uintptr(max(lim.Cur, 65536))
+}
+
+// arm fills in what the kernel is asked to make.
+func (s *start) arm(p *program) {
+	first, second, _ := s.plan.FirstClone()
+	mask, all := new(uint64), new(uint64)
+	*all = ^uint64(0)
+	p.mem.Pin(mask)
+	p.mem.Pin(all)
+	for i, c := range p.children {
+		p.mem.Pin(c)
+		p.mem.Pin(&p.calls[i][0])
+		*c = child{calls: unsafe.Pointer(&p.calls[i][0]), n: len(p.calls[i]), slots: unsafe.Pointer(&p.slots[0]), mask: mask, all: all,
+			shares: p.way.vfork, yields: s.plan.Waits(), pidfd: -1, alive: 1, failed: failure{child: int32(i)}}
+		if p.report[1] != nil {
+			c.report = p.report[1].Fd()
+		}
+	}
+	one := p.children[0]
+	args := s.cloneArgs(p, one, first)
+	args.exitSignal = uint64(unix.SIGCHLD)
+	one.reset = !p.way.clone3
+	p.request(one, args)
+	if len(p.children) > 1 {
+		two := p.children[1]
+		args := s.cloneArgs(p, two, second|unix.CLONE_PARENT)
+		args.flags &^= cloneClearSighand | unix.CLONE_PIDFD | unix.CLONE_INTO_CGROUP
+		args.flags |= unix.CLONE_CHILD_CLEARTID
+		p.request(two, args)
+		one.next = two
+	}
+}
+
+func (s *start) cloneArgs(p *program, c *child, flags uint64) *cloneArgs {
+	a := &cloneArgs{flags: flags | unix.CLONE_PARENT_SETTID, parentTID: addr(&c.tid), childTID: addr(&c.alive)}
+	if p.way.vfork {
+		a.flags |= unix.CLONE_VM | unix.CLONE_VFORK
+	}
+	if haveVfork {
+		a.stack, a.stackSize = uint64(p.mem.Zero(stackSize)+15)&^15, stackSize-16
+	}
+	if p.way.clone3 {
+		a.flags |= cloneClearSighand | unix.CLONE_PIDFD
+		a.pidfd = addr(&c.pidfd)
+		if cg, ok := s.plan.CgroupFile(s.run); ok {
+			a.flags, a.cgroup = a.flags|unix.CLONE_INTO_CGROUP, uint64(cg.Fd())
+		}
+	}
+	p.mem.Pin(a)
+	return a
+}
+
+func addr(p *int32) uint64 { return uint64(uintptr(unsafe.Pointer(p))) }
+
+// request makes the system call that creates c.
+func (p *program) request(c *child, a *cloneArgs) {
+	if p.way.clone3 {
+		c.trap, c.clone = unix.SYS_CLONE3, [5]uintptr{uintptr(unsafe.Pointer(a)), unsafe.Sizeof(*a)}
+		return
+	}
+	stack := uintptr(a.stack + a.stackSize)
+	c.trap, c.clone = unix.SYS_CLONE, legacyClone(uintptr(a.flags|a.exitSignal), stack, uintptr(a.parentTID), uintptr(a.childTID))
+}
+
+// run makes the child. On the vfork path no child shares the memory any more when it returns.
+func (p *program) run() (pid, errno uintptr) {
+	one := p.children[0]
+	pid, errno = makeChild(one)
+	if p.way.vfork && len(p.children) > 1 {
+		// Someone may have killed the first child while the second one goes on.
+		two := p.children[1]
+		for atomic.LoadInt32(&two.tid) != 0 && atomic.LoadInt32(&two.alive) != 0 {
+			time.Sleep(50 * time.Microsecond)
+		}
+	}
+	return pid, errno
+}
+
+// last is the child that executes the command.
+func (p *program) last() *child { return p.children[len(p.children)-1] }
+
+// pids are the children that are there, in the caller's pid namespace.
+func (p *program) pids() (pids []int) {
+	for _, c := range p.children {
+		if pid := atomic.LoadInt32(&c.tid); pid != 0 {
+			pids = append(pids, int(pid))
+		}
+	}
+	return pids
+}
+
+// kill ends the children. It may be called only while none of them has been waited for.
+func (p *program) kill() {
+	for _, pid := range p.pids() {
+		unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+func (p *program) free() {
+	p.mem.Free()
+	runtime.KeepAlive(p)
+}

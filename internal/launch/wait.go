@@ -1,0 +1,255 @@
+package launch
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/internal/initprog"
+	"github.com/caisson-dev/caisson/plan"
+)
+
+// server performs the parent's actions while the child waits. The starting thread sleeps meanwhile.
+type server struct {
+	s    *start
+	pid  chan int // the child's, where the memory does not tell it
+	done chan struct{}
+	err  error
+}
+
+func (s *start) serve() *server {
+	v := &server{s: s, pid: make(chan int, 1), done: make(chan struct{})}
+	if !s.plan.Waits() {
+		close(v.done)
+		return v
+	}
+	go v.run(s.prog)
+	return v
+}
+
+func (v *server) run(p *program) {
+	defer close(v.done)
+	fd, b := int(p.socket[0].Fd()), make([]byte, 1)
+	if n, err := ignoringEINTR(func() (int, error) { return unix.Read(fd, b) }); n != 1 || err != nil {
+		return // the child has ended
+	}
+	v.s.run.PID = int(atomic.LoadInt32(&p.last().tid))
+	if v.s.run.PID == 0 {
+		v.s.run.PID = <-v.pid
+	}
+	for i, st := range v.s.steps {
+		if st.Kind != plan.StepWhile {
+			continue
+		}
+		if v.err = v.act(i, st); v.err != nil {
+			unix.Kill(v.s.run.PID, unix.SIGKILL)
+			return
+		}
+	}
+	ignoringEINTR(func() (int, error) { return unix.Write(fd, b) })
+}
+
+func (v *server) act(i int, st plan.Step) error {
+	if v.s.opt.Fault == i+1 {
+		return v.s.failed(i, errInjected)
+	}
+	if err := st.Action.Do(v.s.run); err != nil {
+		return v.s.failed(i, err)
+	}
+	v.s.done = append(v.s.done, st)
+	return nil
+}
+
+// end waits for the server. The child has executed its command or ended.
+func (v *server) end(p *program) error {
+	if p.socket[1] != nil {
+		p.socket[1].Close()
+	}
+	close(v.pid)
+	<-v.done
+	return v.err
+}
+
+// watch kills the children when the context ends. The function that it gives must be called before any of them is
+// waited for: a pid that has been waited for may be somebody else's.
+func (s *start) watch() (stop func()) {
+	if s.ctx.Done() == nil {
+		return func() {}
+	}
+	var mu sync.Mutex
+	over := false
+	unregister := context.AfterFunc(s.ctx, func() {
+		for {
+			mu.Lock()
+			if over {
+				mu.Unlock()
+				return
+			}
+			s.prog.kill()
+			mu.Unlock()
+			time.Sleep(time.Millisecond)
+		}
+	})
+	return func() {
+		mu.Lock()
+		over = true
+		mu.Unlock()
+		unregister()
+	}
+}
+
+// collect finds out what became of the child, and takes it over or buries it.
+func (s *start) collect(pid int, v *server, stop func()) (*Process, error) {
+	var copied failure
+	if !s.prog.way.vfork {
+		copied, pid = s.readReport(pid, v)
+	}
+	err := v.end(s.prog)
+	if err == nil {
+		err = s.childError(copied)
+	}
+	var p *Process
+	if err == nil {
+		p, err = s.takeOver()
+	}
+	stop() // from here on pids are given back
+	if err == nil {
+		for _, pid := range s.prog.pids()[:len(s.prog.children)-1] {
+			reap(pid)
+		}
+		return p, nil
+	}
+	s.prog.kill()
+	for _, pid := range s.prog.pids() {
+		reap(pid)
+	}
+	if s.ctx.Err() != nil {
+		err = s.ctx.Err()
+	}
+	return nil, err
+}
+
+// readReport reads what a child with memory of its own tells, until execve has closed its end of the pipe.
+func (s *start) readReport(pid int, v *server) (f failure, last int) {
+	p := s.prog
+	p.report[1].Close()
+	if len(p.children) == 1 {
+		v.pid <- pid
+	}
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&f)), unsafe.Sizeof(f))
+	for {
+		if _, err := io.ReadFull(p.report[0], b); err != nil {
+			return failure{}, pid
+		}
+		if f.call != recloned {
+			return f, pid
+		}
+		pid = int(f.errno)
+		atomic.StoreInt32(&p.last().tid, f.errno)
+		v.pid <- pid
+	}
+}
+
+// childError says why a child has not executed the command, or nil.
+func (s *start) childError(copied failure) error {
+	if !s.prog.way.vfork {
+		return s.callError(copied)
+	}
+	for _, c := range s.prog.children {
+		if c.failed.call > 0 {
+			return s.callError(c.failed)
+		}
+	}
+	n := len(s.prog.children) - 1
+	c := s.prog.children[n]
+	if calls := s.prog.calls[n]; c.tid == 0 || s.steps[calls[c.at].Step].Kind != plan.StepExec {
+		return s.failed(s.reached(), errKilled)
+	}
+	return nil
+}
+
+// errKilled: nobody but the context, the kernel's memory limit or an administrator sends SIGKILL to a child that is not
+// yet the command.
+var errKilled = fmt.Errorf("the child was killed before it could execute the command: %w", syscall.ECANCELED)
+
+// reached is the step that the child was at.
+func (s *start) reached() int {
+	for i := len(s.prog.children) - 1; i >= 0; i-- {
+		if c := s.prog.children[i]; c.tid != 0 {
+			return s.prog.calls[i][c.at].Step
+		}
+	}
+	return s.stepOf(plan.StepClone)
+}
+
+func (s *start) callError(f failure) error {
+	if f.call <= 0 {
+		return nil
+	}
+	c := s.prog.calls[f.child][f.call-1]
+	return s.failed(c.Step, syscall.Errno(f.errno))
+}
+
+// takeOver makes the Process of a child that has executed the command, or the init process that starts it.
+func (s *start) takeOver() (*Process, error) {
+	c := s.prog.last()
+	p := &Process{PID: int(c.tid), Run: s.run, undo: s.done}
+	s.run.PID = p.PID
+	fd := int(c.pidfd)
+	if fd < 0 {
+		var err error
+		if fd, err = unix.PidfdOpen(p.PID, 0); err != nil {
+			return nil, s.failed(s.stepOf(plan.StepClone), err)
+		}
+	}
+	p.PIDFD = os.NewFile(uintptr(fd), "pidfd")
+	if s.cmd.Init {
+		if err := s.awaitInit(p); err != nil {
+			p.PIDFD.Close()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// awaitInit reads from the init process whether the command was executed.
+func (s *start) awaitInit(p *Process) error {
+	s.reportWrite.Close()
+	if s.files[len(s.files)-1] != s.reportWrite {
+		s.files[len(s.files)-1].Close()
+	}
+	step := s.stepOf(plan.StepExec)
+	switch r, err := initprog.ReadRecord(s.reportRead); {
+	case err != nil:
+		return s.failed(step, fmt.Errorf("init: %w", err))
+	case r.Kind == initprog.Failed:
+		return s.failed(step, syscall.Errno(r.Value))
+	}
+	fd, err := unix.FcntlInt(s.reportRead.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return s.failed(step, err)
+	}
+	p.Report = os.NewFile(uintptr(fd), "report")
+	return nil
+}
+
+func reap(pid int) {
+	var ws unix.WaitStatus
+	ignoringEINTR(func() (int, error) { return unix.Wait4(pid, &ws, 0, nil) })
+}
+
+func ignoringEINTR(f func() (int, error)) (int, error) {
+	for {
+		if n, err := f(); err != unix.EINTR {
+			return n, err
+		}
+	}
+}

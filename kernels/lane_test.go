@@ -1,0 +1,130 @@
+//go:build linux
+
+package kernels
+
+import (
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caisson-dev/caisson/kernels/internal/vm"
+)
+
+// machine is one boot.
+type machine struct {
+	name    string
+	kernel  string // in the directory that prepare.sh fills
+	release string // of the kernel, its beginning
+	lsm     string // that enforces
+}
+
+func machines() []machine {
+	return []machine{
+		{name: "6.1-apparmor", kernel: "6.1", release: "6.1.", lsm: "apparmor"},
+		{name: "6.12-apparmor", kernel: "6.12", release: "6.12.", lsm: "apparmor"},
+		{name: "6.1-selinux", kernel: "6.1", release: "6.1.", lsm: "selinux"},
+		{name: "arm64", kernel: "arm64", release: "6.1.", lsm: "apparmor"},
+	}
+}
+
+func TestKernel(t *testing.T) {
+	switch {
+	case os.Getenv("VMRUN") == "1":
+		t.Skip("this is one of the kernel lane's machines")
+	case testing.Short():
+		t.Skip("takes minutes")
+	case runtime.GOARCH != "amd64":
+		t.Skip("the machines use the programs of an amd64 host")
+	}
+	b := newBuild(t)
+	for _, m := range machines() {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			m.run(t, b)
+		})
+	}
+}
+
+// find returns the path of the kernel or policy, and skips where it is not there or could not be booted.
+func find(t *testing.T, name string) string {
+	t.Helper()
+	path, err := vm.Find(name)
+	if err == nil && !strings.HasSuffix(name, ".pol") {
+		err = vm.Missing(path)
+	}
+	if err == nil {
+		return path
+	}
+	if os.Getenv("CAISSON_KERNELS") == "required" {
+		t.Fatalf("%v; CAISSON_KERNELS=required, and kernels/prepare.sh has not been run", err)
+	}
+	t.Skipf("%v; to have this test, run kernels/prepare.sh, then go test -count=1 ./kernels", err)
+	return ""
+}
+
+// run boots the machine, and reports each package as a subtest when all is over.
+func (m machine) run(t *testing.T, b *build) {
+	v := vm.Machine{Kernel: find(t, m.kernel), Show: []string{b.module, b.dir}}
+	if m.lsm == "selinux" {
+		v.SELinux = find(t, "selinux.pol")
+	}
+	arch, err := vm.Arch(v.Kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := b.programs(t, arch)
+	v.Init = p.init
+	r := newReport(t, m.name, p.tests)
+	m.boot(t, v, r, m.commands(arch, p.tests, time.Until(deadline(t))))
+	for i := range p.tests {
+		r.report(t, i)
+	}
+}
+
+// boot boots again where a package has brought the machine down, for the packages after it.
+func (m machine) boot(t *testing.T, v vm.Machine, r *report, commands []vm.Command) {
+	end := deadline(t)
+	for first := 0; first < len(commands); {
+		v.Timeout = time.Until(end)
+		err := v.Run(t.Context(), commands[first:], func(e vm.Event) {
+			e.Command += first
+			r.handle(e)
+		})
+		if err == nil {
+			return
+		}
+		t.Error(err)
+		culprit := first + slices.Index(r.exit[first:], nil)
+		if r.output[culprit].Len() == 0 || time.Now().After(end) {
+			return // it does not get as far as to run a test, and would not the next time
+		}
+		first = culprit + 1
+	}
+}
+
+// deadline is in ten minutes, or earlier to leave go test enough of its own time to print what there is.
+func deadline(t *testing.T) time.Time {
+	end := time.Now().Add(10 * time.Minute)
+	if d, ok := t.Deadline(); ok && d.Before(end.Add(20*time.Second)) {
+		return d.Add(-20 * time.Second)
+	}
+	return end
+}
+
+// commands gives one package at most half of the machine's time, so that a test that hangs prints its goroutines and
+// the others have their turn.
+func (m machine) commands(arch string, tests []testBinary, limit time.Duration) []vm.Command {
+	env := vm.Env("CAISSON_SLOW=1", "CAISSON_GUEST_KERNEL="+m.release, "CAISSON_GUEST_LSM="+m.lsm, "CAISSON_GUEST_ARCH="+arch)
+	var commands []vm.Command
+	for _, b := range tests {
+		commands = append(commands, vm.Command{
+			Args: []string{b.file, "-test.v=test2json", "-test.paniconexit0", "-test.timeout=" + (limit / 2).String()},
+			Env:  env,
+			Dir:  b.dir,
+		})
+	}
+	return commands
+}

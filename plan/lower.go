@@ -1,0 +1,152 @@
+package plan
+
+import (
+	"context"
+	"encoding/binary"
+	"maps"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/internal/sys"
+)
+
+// NewRun makes the state of one start of the plan. For launchers.
+func (p *Plan) NewRun(ctx context.Context, inherit *Run) *Run {
+	r := &Run{Context: ctx, files: make([]*os.File, len(p.opens))}
+	if inherit != nil {
+		r.values = maps.Clone(inherit.values)
+	}
+	return r
+}
+
+// OpenFile performs a StepOpen. For launchers.
+func (p *Plan) OpenFile(r *Run, s Step) (err error) {
+	f, err := p.opens[s.N](r)
+	if err == nil && f == nil {
+		err = os.ErrInvalid
+	}
+	if err != nil {
+		return err
+	}
+	r.files[s.N] = f
+	return nil
+}
+
+// CloseFiles closes what was opened for this start. For launchers.
+func (r *Run) CloseFiles() {
+	for i, f := range r.files {
+		if f != nil {
+			f.Close()
+			r.files[i] = nil
+		}
+	}
+}
+
+// Descriptors gives the numbers of the files that are open for this start. For launchers.
+func (r *Run) Descriptors() (fds []uintptr) {
+	for _, f := range r.files {
+		if f != nil {
+			fds = append(fds, f.Fd())
+		}
+	}
+	return fds
+}
+
+// Raise gives the open files numbers from least on. For launchers.
+func (r *Run) Raise(least int) error {
+	for i, f := range r.files {
+		if f == nil || f.Fd() >= uintptr(least) {
+			continue
+		}
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, least)
+		if err != nil {
+			return os.NewSyscallError("fcntl", err)
+		}
+		r.files[i] = os.NewFile(uintptr(fd), f.Name())
+		f.Close()
+	}
+	return nil
+}
+
+// Descriptors gives the numbers of the run's files that the call uses. For launchers.
+func (o Op) Descriptors(r *Run) (fds []uintptr) {
+	used := map[int]bool{}
+	markFiles(o.args, used)
+	for n := range used {
+		if f := r.files[n]; f != nil {
+			fds = append(fds, f.Fd())
+		}
+	}
+	return fds
+}
+
+// CgroupFile is the directory that IntoCgroup named, and whether there is one. For launchers.
+func (p *Plan) CgroupFile(r *Run) (*os.File, bool) {
+	if p.cgroup == nil {
+		return nil, false
+	}
+	return r.File(*p.cgroup), true
+}
+
+// Slots is the number of slots that the plan's steps use. For launchers.
+func (p *Plan) Slots() int { return p.slots + 1 } // one for the working directory
+
+// Dies reports whether DieWithParent was asked for.
+func (p *Plan) Dies() bool { return p.die }
+
+// Waits reports whether the child waits for actions of the parent.
+func (p *Plan) Waits() bool { return len(p.while) > 0 }
+
+// Trap gives the number of the system call. For launchers.
+func (o Op) Trap() uintptr { return o.trap }
+
+// HintFor gives the hint for an errno, or "". For launchers.
+func (s Step) HintFor(err error) string { return s.Op.hint(Errno(err)) }
+
+// Lower turns the call into numbers, with its memory in m. For launchers.
+func (o Op) Lower(m *sys.Memory, r *Run) sys.Call {
+	c := sys.Call{Trap: o.trap, Save: uint16(o.save), Tolerate: uintptr(o.tolerate), Skip: o.skip}
+	for i, a := range o.args {
+		if a.kind == kindSaved {
+			c.Load[i] = uint16(a.n) + 1
+			continue
+		}
+		c.Args[i] = a.lower(m, r)
+	}
+	return c
+}
+
+func (a Arg) lower(m *sys.Memory, r *Run) uintptr {
+	switch a.kind {
+	case kindStr:
+		return m.String(a.text)
+	case kindStrs:
+		return m.Strings(a.strs)
+	case kindBuf:
+		return m.Zero(int(a.n))
+	case kindFile:
+		return r.File(File{n: int(a.n)}).Fd()
+	case kindData:
+		return a.pointer(m, r)
+	case kindNull:
+		return 0
+	}
+	return uintptr(a.n)
+}
+
+func (a Arg) pointer(m *sys.Memory, r *Run) uintptr {
+	if len(a.fields) == 0 {
+		return m.Bytes(a.data)
+	}
+	at, b := m.Copy(a.data)
+	for _, f := range a.fields {
+		v := f.Arg.lower(m, r)
+		if f.size() == 4 {
+			binary.NativeEndian.PutUint32(b[f.Offset:], uint32(v))
+		} else {
+			binary.NativeEndian.PutUint64(b[f.Offset:], uint64(v))
+		}
+	}
+	return at
+}

@@ -1,0 +1,82 @@
+package plan
+
+import (
+	"strings"
+	"syscall"
+)
+
+// Op is one system call of the child. It is a value: the methods give a changed copy.
+type Op struct {
+	name     string
+	trap     uintptr
+	args     []Arg
+	save     int // slot + 1
+	tolerate syscall.Errno
+	skip     int
+	hints    []hint
+	owner    string
+}
+
+type hint struct {
+	errno syscall.Errno
+	text  string
+}
+
+// Call is the system call number trap (unix.SYS_...) with up to six arguments. The name is what is printed.
+func Call(name string, trap uintptr, args ...Arg) Op { return Op{name: name, trap: trap, args: args} }
+
+// Save keeps the call's result in s for later calls. Where the errno was tolerated, s holds -1.
+func (o Op) Save(s Slot) Op {
+	o.save = s.n + 1
+	return o
+}
+
+// Tolerate makes the errno no failure of the plan. A call tolerates one errno; the last one named counts.
+func (o Op) Tolerate(e syscall.Errno) Op {
+	o.tolerate = e
+	return o
+}
+
+// Skip passes over the n following calls of the same phase and primitive when the tolerated errno was met.
+func (o Op) Skip(n int) Op {
+	o.skip = n
+	return o
+}
+
+// Hint is what an [Error] adds when the call fails with the errno and the errno alone would mislead.
+func (o Op) Hint(e syscall.Errno, text string) Op {
+	o.hints = append(o.hints[:len(o.hints):len(o.hints)], hint{e, text})
+	return o
+}
+
+// String prints the call as strace does: with the slot into which the result goes, and what is tolerated.
+func (o Op) String() string {
+	var b strings.Builder
+	if o.save > 0 {
+		b.WriteString(Saved(Slot{o.save - 1}).text + " = ")
+	}
+	b.WriteString(o.name + "(")
+	for i, a := range o.args {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(a.String())
+	}
+	b.WriteString(")")
+	if o.tolerate != 0 {
+		b.WriteString(" or " + errnoName(o.tolerate))
+	}
+	if o.skip > 0 {
+		b.WriteString(", then skip " + Int(o.skip).text)
+	}
+	return b.String()
+}
+
+func (o Op) hint(e syscall.Errno) string {
+	for _, h := range o.hints {
+		if h.errno == e {
+			return h.text
+		}
+	}
+	return ""
+}
