@@ -140,7 +140,8 @@ func lastLines(lines []string, n int) string {
 // The lane would be worth nothing if it passed what failed.
 func TestVerdict(t *testing.T) {
 	t.Setenv("CAISSON_SKIPS", t.TempDir())
-	const pass, fail = "\x16=== RUN   TestA\n\x16--- PASS: TestA (0.00s)\n", "\x16=== RUN   TestB\n    why\n\x16--- FAIL: TestB (0.00s)\n"
+	const pass = "\x16=== RUN   TestA\n\x16--- PASS: TestA (0.00s)\n"
+	const fail = "\x16=== RUN   TestB\n    why\n\x16--- FAIL: TestB (0.00s)\n"
 	for _, test := range []struct {
 		name, output string
 		exit         *vm.Exit
@@ -148,10 +149,12 @@ func TestVerdict(t *testing.T) {
 	}{
 		{"pass", pass + "\x16PASS\n", &vm.Exit{}, nil},
 		{"fail", pass + fail + "\x16FAIL\n", &vm.Exit{Code: 1}, []string{"TestB: fail\n    why", "exit status 1"}},
-		{"panic", pass + "\x16=== RUN   TestC\npanic: no\n", &vm.Exit{Code: 2}, []string{"TestC: did not end\npanic: no", "exit status 2"}},
+		{"panic", pass + "\x16=== RUN   TestC\npanic: no\n", &vm.Exit{Code: 2},
+			[]string{"TestC: did not end\npanic: no", "exit status 2"}},
 		{"no test", "no such variable\n", &vm.Exit{Code: 3}, []string{"no such variable\n", "exit status 3"}},
 		{"leftovers", pass + "\x16PASS\n", &vm.Exit{Left: []string{"mount /x"}}, []string{"the tests left behind:\nmount /x"}},
-		{"no end", pass + "\x16=== RUN   TestC\n", nil, []string{"TestC: did not end\n", "the tests did not come to their end"}},
+		{"no end", pass + "\x16=== RUN   TestC\n", nil,
+			[]string{"TestC: did not end\n", "the tests did not come to their end"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := newReport(t, "machine", []testBinary{{pkg: "m/p"}})

@@ -80,6 +80,9 @@ func hex(n uint64) string {
 	return "0x" + strconv.FormatUint(n, 16)
 }
 
+// Namespaces is a set of CLONE_NEW... flags, printed by name.
+func Namespaces(flags uint64) Arg { return Flags(flags, cloneFlags) }
+
 // Str is the address of a string that ends with a NUL byte. A NUL inside s is an error when the plan is finished.
 func Str(s string) Arg { return Arg{kind: kindStr, text: s} }
 

@@ -27,20 +27,21 @@ func (f Func) Apply(p *Plan) error { return f(p) }
 // Plan is what is done to start a sandbox. [Build] makes one; primitives fill it in; once built it does not change and
 // can be started any number of times, also concurrently.
 type Plan struct {
-	err    error
-	owner  string // the primitive that is being applied
-	flags  uint64
-	joined uint64
-	cgroup *File
-	ops    [phases][]Op
-	before []Action
-	while  []Action
-	opens  []opener
-	slots  int
-	claims map[string]string
-	late   []late
-	die    bool
-	again  bool
+	err     error
+	owner   string // the primitive that is being applied
+	flags   uint64
+	joined  uint64
+	cgroup  *File
+	ops     [phases][]Op
+	before  []Action
+	while   []Action
+	observe []func(*Run, *Result)
+	opens   []opener
+	slots   int
+	claims  map[string]string
+	late    []late
+	die     bool
+	again   bool
 }
 
 type opener func(*Run) (*os.File, error)
@@ -263,6 +264,17 @@ func (p *Plan) Before(a Action) {
 func (p *Plan) While(a Action) {
 	a.owner = p.owner
 	p.while = append(p.while, a)
+}
+
+// Observe records a function that adds to the result of the command what the primitive knows. It is called when the
+// command has ended, before anything is undone.
+func (p *Plan) Observe(f func(*Run, *Result)) { p.observe = append(p.observe, f) }
+
+// Observed calls the functions that Observe has recorded. For launchers.
+func (p *Plan) Observed(r *Run, result *Result) {
+	for _, f := range p.observe {
+		f(r, result)
+	}
 }
 
 // Late records a decision that needs to see what the other parts have asked for. It is called when all of them have

@@ -168,7 +168,7 @@ func (b *steps) reclone() {
 
 func (b *steps) unshareTime() {
 	if b.p.flags&unix.CLONE_NEWTIME != 0 {
-		b.call(Users, Call("unshare", unix.SYS_UNSHARE, Flags(unix.CLONE_NEWTIME, cloneFlags)).
+		b.call(Users, Call("unshare", unix.SYS_UNSHARE, Namespaces(unix.CLONE_NEWTIME)).
 			Hint(syscall.EINVAL, "time namespaces need Linux 5.6"))
 	}
 }

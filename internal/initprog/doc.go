@@ -35,7 +35,8 @@
 //     output sees its end when the command closes it;
 //   - it reaps, and forwards every signal but SIGCHLD to the command's process
 //     (not to its group: the terminal signals the group itself), until the command
-//     ends. The kernel kills what is left when process 1 exits.
+//     ends. The kernel kills what is left when process 1 exits; a mere subreaper that
+//     exits, or is killed, leaves its descendants running.
 //
 // A signal sent before the Executed record may come before init has blocked
 // signals, and is then lost: send after it.

@@ -116,12 +116,6 @@ func TestNotLeader(t *testing.T) {
 	b.end()
 }
 
-func noPIDNamespace(b *box) {
-	b.SysProcAttr.Cloneflags = 0
-	b.SysProcAttr.UidMappings = nil
-	b.SysProcAttr.GidMappings = nil
-}
-
 // A terminal that is not the controlling one is left alone.
 func TestOtherTerminal(t *testing.T) {
 	_, slave := openPTY(t)

@@ -17,10 +17,10 @@ type Kind uint8
 
 // The kinds of calls.
 const (
-	Plain   Kind = iota // make the call
-	Reclone             // make the call, a clone; the parent of the new child ends
-	Alive               // make the call, a poll of the host; end when it reports something
-	Receive             // make the call, a read; end when it reads nothing
-	Try                 // make the call, an execve; where Skip is set, go on with the next when there is no such file
-	CloseLoop           // close the descriptors from Args[0] up to, not including, Args[1], one by one
+	Plain     Kind = iota // make the call
+	Reclone               // make the call, a clone; the parent of the new child ends
+	Alive                 // make the call, a poll of the host; end when it reports something
+	Receive               // make the call, a read; end when it reads nothing
+	Try                   // make the call, an execve; where Skip is set, go on with the next when there is no such file
+	CloseLoop             // close the descriptors from Args[0] up to, not including, Args[1], one by one
 )

@@ -97,6 +97,26 @@ func collect(t *testing.T, m Machine, commands ...Command) (output []string, exi
 	return output, exit, err
 }
 
+type runTest struct {
+	name, script, output string
+	code                 int
+	left                 string // regular expression
+}
+
+func runTests(show, work string) []runTest {
+	return []runTest{
+		{name: "output", script: "echo out; echo err >&2; exit 3", output: "out\nerr\n", code: 3},
+		{name: "signal", script: "kill -9 $$", code: 137},
+		{name: "environment", script: "echo $VMRUN $ONE $TMPDIR $PWD; id -u", output: "1 2 /tmp /\n0\n"},
+		{name: "show", script: "cd " + show + " && cat seen && echo new >seen && cat seen", output: "seen\nnew\n"},
+		{name: "work", script: "echo done >" + work + "/file"},
+		{name: "clock", script: "date -u +%Y", output: time.Now().UTC().Format("2006\n")},
+		{name: "left", script: "mkdir /sys/fs/cgroup/a; mount -t tmpfs a /mnt; exec 3>&1; sleep 1000 & sleep 0.1",
+			left: `^cgroup /sys/fs/cgroup/a\nmount /mnt \(tmpfs\)\nprocess \d+ \(sleep\) sleep 1000$`},
+		{name: "after left", script: "! grep -l sleep /proc/[0-9]*/stat"},
+	}
+}
+
 func TestRun(t *testing.T) {
 	m := machine(t)
 	m.Work = t.TempDir()
@@ -104,21 +124,7 @@ func TestRun(t *testing.T) {
 	if err := os.WriteFile(m.Show[0]+"/seen", []byte("seen\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	tests := []struct {
-		name, script, output string
-		code                 int
-		left                 string
-	}{
-		{name: "output", script: "echo out; echo err >&2; exit 3", output: "out\nerr\n", code: 3},
-		{name: "signal", script: "kill -9 $$", code: 137},
-		{name: "environment", script: "echo $VMRUN $ONE $TMPDIR $PWD; id -u", output: "1 2 /tmp /\n0\n"},
-		{name: "show", script: "cd " + m.Show[0] + " && cat seen && echo new >seen && cat seen", output: "seen\nnew\n"},
-		{name: "work", script: "echo done >" + m.Work + "/file"},
-		{name: "clock", script: "date -u +%Y", output: time.Now().UTC().Format("2006\n")},
-		{name: "left", script: "mkdir /sys/fs/cgroup/a; mount -t tmpfs a /mnt; exec 3>&1; sleep 1000 & sleep 0.1",
-			left: `^cgroup /sys/fs/cgroup/a\nmount /mnt \(tmpfs\)\nprocess \d+ \(sleep\) sleep 1000$`},
-		{name: "after left", script: "! grep -l sleep /proc/[0-9]*/stat"},
-	}
+	tests := runTests(m.Show[0], m.Work)
 	commands := []Command{}
 	for _, test := range tests {
 		commands = append(commands, shell(test.script))

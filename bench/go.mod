@@ -1,0 +1,7 @@
+module github.com/caisson-dev/caisson/bench
+
+go 1.26.0
+
+require github.com/caisson-dev/caisson v0.0.0
+
+replace github.com/caisson-dev/caisson => ../

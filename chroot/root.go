@@ -1,0 +1,134 @@
+package chroot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/internal/mnt"
+	"github.com/caisson-dev/caisson/plan"
+)
+
+// Host makes the host's own / the root of the sandbox, read-only, with all mounts below it, without set-user-ID programs and file
+// capabilities (nosuid) and without device nodes (nodev). It works on any machine and copies nothing. The zero value is ready for use.
+//
+// Read-only means files: whoever listens on a socket of the host's that the sandbox may open can still be
+// reached through it. Mount points cannot be made, only used: below a [Tmpfs] they can.
+//
+// The file systems of the kernel (/proc, /sys, /dev) are the host's until [Proc] and [Dev] cover them.
+type Host struct{}
+
+// Apply implements plan.Primitive.
+func (Host) Apply(p *plan.Plan) error {
+	return pivot(p, "/", func(tree plan.Slot) []plan.Op {
+		return []plan.Op{mnt.SetAttr(tree, true, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, 0)}
+	})
+}
+
+// Pivot makes a directory the root of the sandbox (pivot_root(2)), with the mounts below it. Mount points that the
+// other parts need are made in it when they are missing, as docker run does.
+type Pivot struct {
+	Dir      string // of the host; must exist
+	ReadOnly bool   // the directory and the mounts below it; what other parts mount is not concerned
+}
+
+// Apply implements plan.Primitive.
+func (r Pivot) Apply(p *plan.Plan) error {
+	if r.Dir == "" {
+		return errors.New("Pivot needs a directory")
+	}
+	p.Before(plan.Action{Name: fmt.Sprintf("stat %q", r.Dir), Do: func(*plan.Run) error { return isDirectory(r.Dir) }})
+	return pivot(p, r.Dir, func(tree plan.Slot) []plan.Op {
+		if !r.ReadOnly {
+			return nil
+		}
+		// The topmost mount stays writable until the mount points have been made.
+		p.Child(plan.Seal, mnt.SetAttr(tree, false, unix.MOUNT_ATTR_RDONLY, 0))
+		return []plan.Op{mnt.SetAttr(tree, true, unix.MOUNT_ATTR_RDONLY, 0), mnt.SetAttr(tree, false, 0, unix.MOUNT_ATTR_RDONLY)}
+	})
+}
+
+func isDirectory(name string) error {
+	st, err := os.Stat(name)
+	if err == nil && !st.IsDir() {
+		err = &os.PathError{Op: "stat", Path: name, Err: syscall.ENOTDIR}
+	}
+	return err
+}
+
+// pivot records the change of the root. The new root is mounted over the old one and both are then exchanged:
+// pivot_root(".", ".") needs no directory for the old root, and leaves it on top, where it is unmounted.
+func pivot(p *plan.Plan, dir string, attributes func(tree plan.Slot) []plan.Op) error {
+	if err := p.Claim(plan.RootDir); err != nil {
+		return err
+	}
+	private(p)
+	tree := p.Slot()
+	p.Child(plan.Sources, mnt.Clone(dir).Save(tree))
+	p.Child(plan.Sources, attributes(tree)...)
+	p.Child(plan.Root,
+		mnt.Attach(tree, "/"),
+		plan.Call("fchdir", unix.SYS_FCHDIR, plan.Saved(tree)),
+		plan.Call("pivot_root", unix.SYS_PIVOT_ROOT, plan.Str("."), plan.Str(".")).
+			Hint(syscall.EINVAL, "the host's root is the initial ramfs, which cannot be left by pivot_root"),
+		plan.Call("umount2", unix.SYS_UMOUNT2, plan.Str("."), plan.Number(unix.MNT_DETACH, "MNT_DETACH")),
+		plan.Call("chdir", unix.SYS_CHDIR, plan.Str("/")))
+	return nil
+}
+
+// begun is what the first part of the package claims: the mount namespace and the umask are set up once.
+const begun = "chroot: mount namespace"
+
+// private records what must come before any mount: a mount namespace of the sandbox's own, which is cut off from the
+// host's, and a umask that leaves modes as they are.
+func private(p *plan.Plan) {
+	if p.Has(begun) {
+		return
+	}
+	p.Claim(begun)
+	p.Clone(unix.CLONE_NEWNS)
+	umask := p.Slot()
+	p.Child(plan.Sources, mnt.Private(), plan.Call("umask", unix.SYS_UMASK, plan.Octal(0)).Save(umask))
+	p.Late(func() error {
+		p.Child(plan.Seal, plan.Call("umask", unix.SYS_UMASK, plan.Saved(umask)))
+		return needsRoot(p)
+	})
+}
+
+// needsRoot: without a root of the sandbox's own, what is mounted would cover the host's tree in the sandbox only, but
+// the rest of the host would stay writable. That is no sandbox, and most likely a mistake.
+func needsRoot(p *plan.Plan) error {
+	if !p.Has(plan.RootDir) {
+		return fmt.Errorf("mounts need a root: add Host or Pivot: %w", syscall.EINVAL)
+	}
+	return nil
+}
+
+// target checks a path inside the root.
+func target(name string) error {
+	if !path.IsAbs(name) || path.Clean(name) != name || name == "/" {
+		return fmt.Errorf("%q is not a clean absolute path below /: %w", name, syscall.EINVAL)
+	}
+	return nil
+}
+
+// makeDirs makes the directories of an absolute path, as far as they are missing.
+func makeDirs(name string) (ops []plan.Op) {
+	for i := 1; i < len(name); i++ {
+		if name[i] == '/' {
+			ops = append(ops, makeDir(name[:i]))
+		}
+	}
+	return append(ops, makeDir(name))
+}
+
+func makeDir(name string) plan.Op {
+	return plan.Call("mkdirat", unix.SYS_MKDIRAT, mnt.CWD(), plan.Str(name), plan.Octal(0o755)).Tolerate(syscall.EEXIST).
+		Hint(syscall.EROFS, readOnlyHint).Hint(syscall.EACCES, readOnlyHint).Hint(syscall.EPERM, readOnlyHint)
+}
+
+const readOnlyHint = "the mount point does not exist and cannot be made; mount below a Tmpfs, or use a root directory of your own"

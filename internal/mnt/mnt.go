@@ -1,0 +1,112 @@
+// Package mnt lowers the calls of the mount API of Linux 5.2 to calls of a plan: mounts are descriptors until they are
+// attached, so nothing has to be walked, parsed or looked up again.
+package mnt
+
+import (
+	"encoding/binary"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/plan"
+)
+
+var attrs = []plan.Flag{{Bits: unix.MOUNT_ATTR_RDONLY, Name: "MOUNT_ATTR_RDONLY"}, {Bits: unix.MOUNT_ATTR_NOSUID, Name: "MOUNT_ATTR_NOSUID"},
+	{Bits: unix.MOUNT_ATTR_NODEV, Name: "MOUNT_ATTR_NODEV"}, {Bits: unix.MOUNT_ATTR_NOEXEC, Name: "MOUNT_ATTR_NOEXEC"},
+	{Bits: unix.MOUNT_ATTR_STRICTATIME, Name: "MOUNT_ATTR_STRICTATIME"}, {Bits: unix.MOUNT_ATTR_IDMAP, Name: "MOUNT_ATTR_IDMAP"}}
+
+var treeFlags = []plan.Flag{{Bits: unix.OPEN_TREE_CLONE, Name: "OPEN_TREE_CLONE"}, {Bits: unix.OPEN_TREE_CLOEXEC, Name: "OPEN_TREE_CLOEXEC"},
+	{Bits: unix.AT_RECURSIVE, Name: "AT_RECURSIVE"}, {Bits: unix.AT_EMPTY_PATH, Name: "AT_EMPTY_PATH"}}
+
+var moveFlags = []plan.Flag{{Bits: unix.MOVE_MOUNT_F_EMPTY_PATH, Name: "MOVE_MOUNT_F_EMPTY_PATH"},
+	{Bits: unix.MOVE_MOUNT_T_SYMLINKS, Name: "MOVE_MOUNT_T_SYMLINKS"}}
+
+var mountFlags = []plan.Flag{{Bits: unix.MS_REC, Name: "MS_REC"}, {Bits: unix.MS_PRIVATE, Name: "MS_PRIVATE"}}
+
+// CWD is AT_FDCWD.
+func CWD() plan.Arg { return plan.Number(^uint64(99), "AT_FDCWD") }
+
+// Private cuts all mounts of the child's namespace off from those of the host.
+func Private() plan.Op {
+	return plan.Call("mount", unix.SYS_MOUNT, plan.Null(), plan.Str("/"), plan.Null(),
+		plan.Flags(unix.MS_REC|unix.MS_PRIVATE, mountFlags), plan.Null())
+}
+
+// Clone makes a detached copy of the mounts at and below path (open_tree(2)).
+func Clone(path string) plan.Op {
+	return plan.Call("open_tree", unix.SYS_OPEN_TREE, CWD(), plan.Str(path),
+		plan.Flags(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE, treeFlags)).
+		Hint(syscall.EINVAL, "the path is not on a mount of this mount namespace").
+		Hint(syscall.ENOENT, "what is to be mounted does not exist")
+}
+
+// SetAttr changes attributes of the mount behind a descriptor, and with recursive of those below it (mount_setattr(2), Linux 5.12).
+func SetAttr(mount plan.Slot, recursive bool, set, clear uint64) plan.Op {
+	const size = 32
+	b := make([]byte, size)
+	binary.NativeEndian.PutUint64(b, set)
+	binary.NativeEndian.PutUint64(b[8:], clear)
+	flags := uint64(unix.AT_EMPTY_PATH)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	text := "{set=" + plan.FlagText(set, attrs) + ", clear=" + plan.FlagText(clear, attrs) + "}"
+	return plan.Call("mount_setattr", unix.SYS_MOUNT_SETATTR, plan.Saved(mount), plan.Str(""), plan.Flags(flags, treeFlags),
+		plan.Bytes(text, b), plan.Int(size)).
+		Hint(syscall.EPERM, "an attribute is locked by a more privileged mount namespace")
+}
+
+// Option is one parameter of a file system; an empty value makes it a flag.
+type Option struct{ Key, Value string }
+
+// New makes a detached mount of a fresh file system (fsopen(2), fsconfig(2), fsmount(2)) and leaves it in the slot.
+func New(p *plan.Plan, fstype string, mount plan.Slot, attr uint64, options ...Option) []plan.Op {
+	fs := p.Slot()
+	ops := []plan.Op{plan.Call("fsopen", unix.SYS_FSOPEN, plan.Str(fstype), plan.Number(unix.FSOPEN_CLOEXEC, "FSOPEN_CLOEXEC")).Save(fs).
+		Hint(syscall.ENODEV, "the kernel has no such file system")}
+	for _, o := range options {
+		ops = append(ops, set(fs, o))
+	}
+	return append(ops,
+		plan.Call("fsconfig", unix.SYS_FSCONFIG, plan.Saved(fs), plan.Number(unix.FSCONFIG_CMD_CREATE, "FSCONFIG_CMD_CREATE"),
+			plan.Null(), plan.Null(), plan.Int(0)),
+		plan.Call("fsmount", unix.SYS_FSMOUNT, plan.Saved(fs), plan.Number(unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"),
+			plan.Flags(attr, attrs)).Save(mount))
+}
+
+func set(fs plan.Slot, o Option) plan.Op {
+	if o.Value == "" {
+		return plan.Call("fsconfig", unix.SYS_FSCONFIG, plan.Saved(fs), plan.Number(unix.FSCONFIG_SET_FLAG, "FSCONFIG_SET_FLAG"),
+			plan.Str(o.Key), plan.Null(), plan.Int(0))
+	}
+	return plan.Call("fsconfig", unix.SYS_FSCONFIG, plan.Saved(fs), plan.Number(unix.FSCONFIG_SET_STRING, "FSCONFIG_SET_STRING"),
+		plan.Str(o.Key), plan.Str(o.Value), plan.Int(0))
+}
+
+// Attach puts a detached mount onto the path. A symbolic link in the last component is not followed: /proc and /dev of a
+// hostile root file system may be links.
+func Attach(mount plan.Slot, path string) plan.Op {
+	return attach(mount, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+// AttachFollowing is Attach, and follows symbolic links.
+func AttachFollowing(mount plan.Slot, path string) plan.Op {
+	return attach(mount, path, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
+}
+
+func attach(mount plan.Slot, path string, flags uint64) plan.Op {
+	return plan.Call("move_mount", unix.SYS_MOVE_MOUNT, plan.Saved(mount), plan.Str(""), CWD(), plan.Str(path), plan.Flags(flags, moveFlags)).
+		Hint(syscall.EINVAL, "the mount point is a symbolic link, or one of source and mount point is a directory and the other is not").
+		Hint(syscall.ENOTDIR, "the mount point is a symbolic link, or one of source and mount point is a directory and the other is not").
+		Hint(syscall.ENOENT, "the mount point does not exist in the root")
+}
+
+// Mkdir makes a directory in the directory behind the slot's descriptor.
+func Mkdir(dir plan.Slot, name string, mode uint32) plan.Op {
+	return plan.Call("mkdirat", unix.SYS_MKDIRAT, plan.Saved(dir), plan.Str(name), plan.Octal(mode))
+}
+
+// Symlink makes a symbolic link in the directory behind the slot's descriptor.
+func Symlink(dir plan.Slot, target, name string) plan.Op {
+	return plan.Call("symlinkat", unix.SYS_SYMLINKAT, plan.Str(target), plan.Saved(dir), plan.Str(name))
+}
