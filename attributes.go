@@ -30,7 +30,7 @@ func (u User) Apply(p *plan.Plan) error {
 		return fmt.Errorf("%d is not an id: %w", uint32(none), syscall.EINVAL)
 	}
 	if u.NoSetGroups && len(u.Groups) > 0 {
-		return fmt.Errorf("Groups together with NoSetGroups: %w", syscall.EINVAL)
+		return fmt.Errorf("groups together with NoSetGroups: %w", syscall.EINVAL)
 	}
 	if !u.NoSetGroups {
 		p.Child(plan.Credentials, u.setgroups())

@@ -179,6 +179,9 @@ func (w *workshop) mounts(further bool) error {
 	if err := unix.Mount("tmpfs", w.path("state"), "tmpfs", 0, ""); err != nil {
 		return os.NewSyscallError("mount state", err)
 	}
+	if err := uncoverCgroups(); err != nil {
+		return err
+	}
 	for i := 0; further && i < extraMounts; i++ {
 		dir := filepath.Join(w.path("mounts"), strconv.Itoa(i))
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -189,4 +192,13 @@ func (w *workshop) mounts(further bool) error {
 		}
 	}
 	return nil
+}
+
+// uncoverCgroups unmounts a hybrid cgroup2 with controllers of its own, with which crun refuses to run.
+func uncoverCgroups() error {
+	const unified = "/sys/fs/cgroup/unified"
+	if c, err := os.ReadFile(unified + "/cgroup.controllers"); err != nil || len(c) < 2 {
+		return nil
+	}
+	return os.NewSyscallError("umount "+unified, unix.Unmount(unified, unix.MNT_DETACH))
 }

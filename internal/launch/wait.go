@@ -110,7 +110,7 @@ func (s *start) watch() (stop func()) {
 func (s *start) collect(pid int, v *server, stop func()) (*Process, error) {
 	var copied failure
 	if !s.prog.way.vfork {
-		copied, pid = s.readReport(pid, v)
+		copied = s.readReport(pid, v)
 	}
 	err := v.end(s.prog)
 	if err == nil {
@@ -138,7 +138,7 @@ func (s *start) collect(pid int, v *server, stop func()) (*Process, error) {
 }
 
 // readReport reads what a child with memory of its own tells, until execve has closed its end of the pipe.
-func (s *start) readReport(pid int, v *server) (f failure, last int) {
+func (s *start) readReport(pid int, v *server) (f failure) {
 	p := s.prog
 	p.report[1].Close()
 	if len(p.children) == 1 {
@@ -147,14 +147,13 @@ func (s *start) readReport(pid int, v *server) (f failure, last int) {
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&f)), unsafe.Sizeof(f))
 	for {
 		if _, err := io.ReadFull(p.report[0], b); err != nil {
-			return failure{}, pid
+			return failure{}
 		}
 		if f.call != recloned {
-			return f, pid
+			return f
 		}
-		pid = int(f.errno)
 		atomic.StoreInt32(&p.last().tid, f.errno)
-		v.pid <- pid
+		v.pid <- int(f.errno)
 	}
 }
 
