@@ -48,8 +48,18 @@ func (r Pivot) Apply(p *plan.Plan) error {
 		}
 		// The topmost mount stays writable until the mount points have been made.
 		p.Child(plan.Seal, mnt.SetAttr(tree, false, unix.MOUNT_ATTR_RDONLY, 0))
-		return []plan.Op{mnt.SetAttr(tree, true, unix.MOUNT_ATTR_RDONLY, 0), mnt.SetAttr(tree, false, 0, unix.MOUNT_ATTR_RDONLY)}
+		ops := []plan.Op{mnt.SetAttr(tree, true, unix.MOUNT_ATTR_RDONLY, 0)}
+		if !readOnly(r.Dir) {
+			ops = append(ops, mnt.SetAttr(tree, false, 0, unix.MOUNT_ATTR_RDONLY))
+		}
+		return ops
 	})
+}
+
+// readOnly reports whether a directory is on a read-only mount: that stays so.
+func readOnly(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && st.Flags&unix.ST_RDONLY != 0
 }
 
 func isDirectory(name string) error {
