@@ -64,7 +64,7 @@ func dispatch() error {
 	case o.Plan:
 		return printPlans(os.Stdout, o.User)
 	case o.Soak > 0:
-		return soak(o.Soak, o.User)
+		return soakAs(o)
 	}
 	return run(o)
 }

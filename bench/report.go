@@ -113,6 +113,11 @@ func (r *report) table(s scenario, all []summary) {
 		}
 	}
 	t.Flush()
+	for _, v := range all {
+		if s.Heap && strings.HasPrefix(v.Name, rowCaisson) && v.Ratio > 0 && v.Ratio != 1 {
+			fmt.Fprintf(r.out, "with live heap: %s / %s, 0 GiB = %.3f\n", v.Name, rowCaisson, 1/v.Ratio)
+		}
+	}
 }
 
 func ms(ns int64) string { return fmt.Sprintf("%.3f ms", float64(ns)/float64(time.Millisecond)) }

@@ -14,6 +14,7 @@ type Op struct {
 	tolerate syscall.Errno
 	skip     int
 	hints    []hint
+	once     bool
 	owner    string
 }
 
@@ -40,6 +41,12 @@ func (o Op) Tolerate(e syscall.Errno) Op {
 // Skip passes over the n following calls of the same phase and primitive when the tolerated errno was met.
 func (o Op) Skip(n int) Op {
 	o.skip = n
+	return o
+}
+
+// Once keeps the call out of [Plan.Again]: it sets up the sandbox, and a further command finds that done.
+func (o Op) Once() Op {
+	o.once = true
 	return o
 }
 

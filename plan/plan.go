@@ -102,13 +102,13 @@ func Build(parts ...Primitive) *Plan {
 
 // Again is the plan of a further command in a sandbox that p has started: the parts, which enter the sandbox's
 // namespaces, and then the calls of those phases that concern the process and not the sandbox: Cgroup, Users, Limits,
-// Files, Credentials, Directory, Labels, Landlock, Seccomp.
+// Files, Credentials, Directory, Labels, Landlock, Seccomp. Calls marked [Op.Once] are left out.
 func (p *Plan) Again(parts ...Primitive) *Plan {
 	q := &Plan{err: p.err, claims: maps.Clone(p.claims), cgroup: p.cgroup, slots: p.slots, die: p.die, again: true}
 	q.opens = slices.Clone(p.opens)
 	for ph := range p.ops {
 		if Phase(ph).again() {
-			q.ops[ph] = slices.Clone(p.ops[ph])
+			q.ops[ph] = slices.DeleteFunc(slices.Clone(p.ops[ph]), func(o Op) bool { return o.once })
 		}
 	}
 	used := q.usedFiles()

@@ -28,7 +28,8 @@
 //   - it starts the command in a process group of its own, with the signal mask
 //     and dispositions that it was given itself. When init leads the session whose
 //     controlling terminal is standard input, that group becomes the terminal's
-//     foreground group (tcsetpgrp(3));
+//     foreground group (tcsetpgrp(3)). When the terminal is that of the caller's
+//     session, the command stays in init's group, where it may read from it;
 //   - it executes the first candidate that can be, as execvpe(3) does: ENOENT,
 //     ENOTDIR and EACCES go on to the next. There is no fallback to a shell;
 //   - it closes its own descriptors 0 to 2, so that a reader of the command's

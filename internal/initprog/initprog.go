@@ -17,6 +17,9 @@ import (
 // name is what the program is called in its argv and in /proc/PID/maps.
 const name = "caisson-init"
 
+// execName makes it execute the command in its own place.
+const execName = "caisson-exec"
+
 // Error says which step failed. Err unwraps to the errno where there is one, to
 // EINVAL for arguments and records, and to errors.ErrUnsupported where there is no
 // program for the architecture. Errors of a reader come through ReadRecord as they
@@ -107,13 +110,24 @@ func seal(add func(seals int) error) error {
 // No candidate, no argv, a descriptor out of range, a candidate without a slash
 // and a NUL byte are errors that wrap EINVAL.
 func Args(report int, candidates, argv []string) ([]string, error) {
+	return args(name, report, candidates, argv)
+}
+
+// ExecArgs is Args for a program that executes the command in its own place: no process is between, and the only record is
+// one of kind Failed. Until then /proc/self/exe is the sealed memfd and not the host's binary, which is what a script
+// that begins with #!/proc/self/exe would get hold of (CVE-2019-5736).
+func ExecArgs(report int, candidates, argv []string) ([]string, error) {
+	return args(execName, report, candidates, argv)
+}
+
+func args(name string, report int, candidates, argv []string) ([]string, error) {
 	if err := checkArgs(report, candidates, argv); err != nil {
 		return nil, &Error{"arguments", fmt.Errorf("%w: %w", err, unix.EINVAL)}
 	}
-	args := make([]string, 0, 3+len(candidates)+len(argv))
-	args = append(args, name, strconv.Itoa(report), strconv.Itoa(len(candidates)))
-	args = append(args, candidates...)
-	return append(args, argv...), nil
+	list := make([]string, 0, 3+len(candidates)+len(argv))
+	list = append(list, name, strconv.Itoa(report), strconv.Itoa(len(candidates)))
+	list = append(list, candidates...)
+	return append(list, argv...), nil
 }
 
 func checkArgs(report int, candidates, argv []string) error {

@@ -422,7 +422,7 @@ func TestProcessGroup(t *testing.T) {
 func TestSystemCalls(t *testing.T) {
 	source, err := os.ReadFile("src/init.c")
 	require.NoError(t, err)
-	_, list, ok := strings.Cut(string(source), "//   always ")
+	_, list, ok := strings.Cut(string(source), "//   both ")
 	require.True(t, ok)
 	list, _, ok = strings.Cut(list, "// ioctl (")
 	require.True(t, ok)
@@ -446,6 +446,22 @@ func TestSystemCalls(t *testing.T) {
 			require.Equal(t, Record{Ended, 125 << 8}, records[1])
 		})
 	}
+}
+
+// The other name executes the command in its own place: same pid, no record but of a failure.
+func TestExec(t *testing.T) {
+	args, err := ExecArgs(3, []string{"/no/such", "/bin/sh"}, []string{"sh", "-c", "echo $$; exit 3"})
+	require.NoError(t, err)
+	records, out, code := newBox(t, args, noNamespace).begin().end()
+	require.Equal(t, 3, code)
+	require.Empty(t, records)
+	require.NotEmpty(t, out)
+
+	args, err = ExecArgs(3, []string{"/etc/passwd", "/no/such"}, []string{"x"})
+	require.NoError(t, err)
+	records, _, code = newBox(t, args, noNamespace).begin().end()
+	require.Equal(t, 127, code)
+	require.Equal(t, []Record{{Failed, int32(unix.EACCES)}}, records)
 }
 
 // As the launcher executes it: by descriptor, without a path. Nobody can write to

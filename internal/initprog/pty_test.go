@@ -96,24 +96,39 @@ func TestHangUp(t *testing.T) {
 	require.Equal(t, 128+int(unix.SIGHUP), code)
 }
 
-// Standard input is the terminal of init's session, but init does not lead it:
-// the foreground group is left as it was.
+// Standard input is the terminal of init's session, but init does not lead it: the command stays in init's process group,
+// so that it can read where its caller can, and gets a ^C once, from the terminal.
 func TestNotLeader(t *testing.T) {
-	_, slave := openPTY(t)
-	script := stat + `"$@"; exit`
-	args, err := Args(3, []string{"/bin/sh"}, []string{"sh", "-c", stat})
-	require.NoError(t, err)
-	b := newBox(t, args, noNamespace, onTerminal(slave))
-	_, err = unix.FcntlInt(highFd(t, b.Path), unix.F_SETFD, 0) // a shell executes it
-	require.NoError(t, err)
-	b.Cmd.Args = append([]string{"sh", "-c", script, "sh", b.Path}, args[1:]...)
-	b.Path = "/bin/sh"
+	master, slave := openPTY(t)
+	b := newBox(t, nil, noNamespace, onTerminal(slave))
+	behindShell(t, b, stat+`
+		trap 'echo interrupted' INT
+		read -r line; echo "got $line"; read -r line; echo "got $line"`)
 	b.begin()
 	leader, command := b.statLine(), b.statLine()
-	require.Equal(t, leader.pid, leader.tpgid)
+	require.Equal(t, leader.pid, command.pgrp)
 	require.Equal(t, leader.pid, command.tpgid)
-	require.Equal(t, command.pid, command.pgrp)
+	_, err := master.WriteString("hello\n")
+	require.NoError(t, err)
+	require.Equal(t, "got hello", b.line())
+	_, err = master.WriteString("\x03")
+	require.NoError(t, err)
+	require.Equal(t, "interrupted", b.line())
+	_, err = master.WriteString("bye\n")
+	require.NoError(t, err)
+	require.Equal(t, "got bye", b.line())
 	b.end()
+}
+
+// behindShell makes the box a shell that leads the session, ignores ^C, and starts init as its child.
+func behindShell(t *testing.T, b *box, script string) {
+	t.Helper()
+	args, err := Args(3, []string{"/bin/sh"}, []string{"sh", "-c", script})
+	require.NoError(t, err)
+	_, err = unix.FcntlInt(highFd(t, b.Path), unix.F_SETFD, 0) // a shell executes it
+	require.NoError(t, err)
+	b.Cmd.Args = append([]string{"sh", "-c", "trap : INT\n" + stat + `"$@"; exit`, "sh", b.Path}, args[1:]...)
+	b.Path = "/bin/sh"
 }
 
 // A terminal that is not the controlling one is left alone.

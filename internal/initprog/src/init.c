@@ -4,6 +4,12 @@
 // and nothing of the host that the sandbox could overwrite through /proc.
 //
 //   caisson-init REPORT N CANDIDATE... ARGV...
+//   caisson-exec REPORT N CANDIDATE... ARGV...
+//
+// The second form starts nothing: it executes the command in its own place. What
+// is executed from here finds this program behind /proc/self/exe, not the host's:
+// a script that begins with #!/proc/self/exe gets nothing to overwrite
+// (CVE-2019-5736). It reports only a failure; success closes the report.
 //
 // REPORT is the number of the descriptor that takes the records, N the number
 // of candidate paths of the program, ARGV the command's own arguments with its
@@ -11,7 +17,8 @@
 //
 // System calls, for who writes a seccomp policy:
 //
-//   always     rt_sigprocmask fcntl getpid rt_sigaction ioctl clone setpgid
+//   both       fcntl execve write exit_group
+//   init       rt_sigprocmask fcntl getpid rt_sigaction ioctl clone setpgid
 //              execve write close wait4 rt_sigtimedwait exit_group
 //   sometimes  kill    to forward a signal
 //              prctl   when it is not process 1 of its PID namespace
@@ -45,6 +52,7 @@ enum {
 	SIGCHLD = 17,
 	TIOCSPGRP = 0x5410,
 	TIOCGSID = 0x5429,
+	SI_KERNEL = 0x80,
 	PR_SET_CHILD_SUBREAPER = 36,
 	WNOHANG = 1,
 	CLONE_VM = 0x100,
@@ -83,6 +91,7 @@ struct command {
 	int report;
 	int self;
 	int foreground;       // make the command's process group the terminal's
+	int shares;           // the terminal is the caller's: stay in its process group
 	unsigned long mask;   // the signal mask at our exec
 	struct action child;  // the disposition of SIGCHLD at our exec
 	volatile long error;  // written by the child: why there was no exec
@@ -181,7 +190,8 @@ static long execute(const struct command *c)
 // kernel copied the dispositions, so setting SIGCHLD does not touch the parent's.
 static ENTRY void child(struct command *c)
 {
-	sys(NR_setpgid, 0, 0, 0, 0);
+	if (!c->shares)
+		sys(NR_setpgid, 0, 0, 0, 0);
 	if (c->foreground) {
 		int group = (int)sys(NR_getpid, 0, 0, 0, 0);
 		sys(NR_ioctl, 0, TIOCSPGRP, (long)&group, 0);
@@ -223,8 +233,12 @@ static long spawn(struct command *c)
 // Blocked signals stay pending whatever their disposition, also for process 1,
 // for which the kernel otherwise drops what would be fatal. No stop signal of the
 // terminal stops init: it is blocked, and goes to the command like any other.
-static int supervise(int pid)
+// In a process group that the command shares, what the terminal sends reaches both
+// without us.
+static int supervise(const struct command *c, int pid)
 {
+	int info[32]; // siginfo_t: 128 bytes, the code is the third int
+
 	for (;;) {
 		int status;
 		long reaped = need(sys(NR_wait4, -1, (long)&status, WNOHANG, 0));
@@ -232,10 +246,10 @@ static int supervise(int pid)
 		if (reaped == pid)
 			return status;
 		const struct timespec *patience = reaped ? &at_once : 0;
-		long sig = sys(NR_rt_sigtimedwait, (long)&all_signals, 0, (long)patience, 8);
+		long sig = sys(NR_rt_sigtimedwait, (long)&all_signals, (long)info, (long)patience, 8);
 		if (sig == -EAGAIN || sig == -EINTR)
 			continue;
-		if (need(sig) != SIGCHLD)
+		if (need(sig) != SIGCHLD && !(c->shares && info[2] == SI_KERNEL))
 			sys(NR_kill, pid, sig, 0, 0);
 	}
 }
@@ -247,14 +261,18 @@ static void adopt(const struct command *c)
 		sys(NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0);
 }
 
-// leads_terminal tells whether we are the leader of the session whose controlling
-// terminal is standard input. Only then is the foreground group ours to give: a
-// terminal of the caller's session keeps the group that the caller's shell chose.
-static int leads_terminal(const struct command *c)
+// look_at_terminal finds out whose the controlling terminal on standard input is.
+// Where we lead its session, the foreground group is ours to give. A terminal of
+// the caller's session keeps the group that the caller's shell chose: a group of
+// its own would be in the background there, and stop when it reads.
+static void look_at_terminal(struct command *c)
 {
 	int session = 0;
 
-	return sys(NR_ioctl, 0, TIOCGSID, (long)&session, 0) == 0 && session == c->self;
+	if (sys(NR_ioctl, 0, TIOCGSID, (long)&session, 0) < 0)
+		return;
+	c->foreground = session == c->self;
+	c->shares = !c->foreground;
 }
 
 // let_go closes our copies of the standard descriptors, so that who reads the
@@ -277,8 +295,27 @@ static void prepare(struct command *c)
 	need(sys(NR_fcntl, c->report, F_SETFD, FD_CLOEXEC, 0));
 	need(sys(NR_rt_sigaction, SIGCHLD, (long)&plain, (long)&c->child, 8));
 	c->self = (int)sys(NR_getpid, 0, 0, 0, 0);
-	c->foreground = leads_terminal(c);
+	look_at_terminal(c);
 	adopt(c);
+}
+
+// is_exec tells the two names apart: caisson-init, caisson-exec.
+static int is_exec(const long *stack)
+{
+	const char *name = *(char **)(stack + 1);
+
+	for (int i = 0; i < 8; i++)
+		if (!name[i])
+			return 0;
+	return name[8] == 'e';
+}
+
+// replace executes the command in our own place.
+static NORETURN void replace(const struct command *c)
+{
+	need(sys(NR_fcntl, c->report, F_SETFD, FD_CLOEXEC, 0));
+	report(c, FAILED, (int)execute(c));
+	quit(EXIT_NOT_FOUND);
 }
 
 // start is called by the entry point, with the stack as the kernel left it.
@@ -286,7 +323,10 @@ static ENTRY void start(long *stack)
 {
 	struct command c;
 
+	c.foreground = c.shares = 0;
 	parse(&c, stack);
+	if (is_exec(stack))
+		replace(&c);
 	prepare(&c);
 
 	long pid = spawn(&c);
@@ -297,7 +337,7 @@ static ENTRY void start(long *stack)
 	report(&c, EXECUTED, (int)pid);
 	let_go(&c);
 
-	int status = supervise((int)pid);
+	int status = supervise(&c, (int)pid);
 	report(&c, ENDED, status);
 	int sig = status & 0x7f;
 	quit(sig ? 128 + sig : status >> 8 & 0xff);
