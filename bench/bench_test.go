@@ -190,7 +190,9 @@ func TestParseTrace(t *testing.T) {
 10 clone3({flags=CLONE_VM}, 88) = 11
 11 execve("/bin/true", ["/bin/true"], 0x1) = 0
 10 write(1, "ok 1\n", 5) = 5
-10 read(0, "A\t/bin/true\t1\n", 4096) = 14
+10 read(0,  <unfinished ...>
+13 nanosleep({tv_sec=0}, NULL) = 0
+10 <... read resumed>"A\t/bin/true\t1\n", 4096) = 14
 10 openat(AT_FDCWD, "/dev/null", O_RDONLY) = 5
 10 clone3({flags=CLONE_VM} <unfinished ...>
 12 mount(NULL, "/", NULL, MS_PRIVATE, NULL <unfinished ...>

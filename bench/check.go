@@ -77,44 +77,54 @@ type traced struct {
 
 var traceLine = regexp.MustCompile(`^(\d+) +(?:<\.\.\. )?(\w+)(\(| resumed>)(.*)`)
 
-// parseTrace finds the last process that executes the program, and what all others do from the end of the start before
-// to its own end.
+// parseTrace finds the last process that executes the program, and what all others do from the request to its execution
+// and later.
 func parseTrace(text, program string) (t traced, err error) {
-	type call struct {
-		pid, name, rest string
-	}
-	var all []call
-	var executions []int
+	var (
+		all     []tracedCall
+		last    tracedCall
+		request int // where the last request was read
+		began   int // where the one was read that led to the last execution
+	)
 	for line := range strings.Lines(text) {
 		m := traceLine.FindStringSubmatch(line)
-		if m == nil || m[3] != "(" {
+		if m == nil {
 			continue
 		}
-		all = append(all, call{m[1], m[2], m[4]})
-		if m[2] == "execve" && strings.HasPrefix(m[4], strconv.Quote(program)) {
-			executions = append(executions, len(all)-1)
+		c := tracedCall{pid: m[1], name: m[2]}
+		if m[3] == "(" {
+			all = append(all, c)
+		}
+		if c.name == "read" && strings.Contains(m[4], `\t`) {
+			request = len(all)
+		}
+		if m[3] != "(" {
+			continue
+		}
+		if c.name == "execve" && strings.HasPrefix(m[4], strconv.Quote(program)) {
+			last, began = c, request
 		}
 	}
-	if len(executions) < 2 {
-		return t, fmt.Errorf("%d executions of %s in the trace", len(executions), program)
+	if request == 0 || last.pid == "" {
+		return t, fmt.Errorf("no execution of %s in the trace", program)
 	}
-	first, second := executions[len(executions)-2], executions[len(executions)-1]
-	t.parent = map[string]int{}
-	began := first // the start begins when the second request has been read
-	for i := first; i < second; i++ {
-		if all[i].name == "read" && strings.Contains(all[i].rest, `\t`) {
-			began = i
-		}
-	}
-	for i, c := range all {
-		switch {
-		case c.pid == all[second].pid && i <= second:
-			t.child = append(t.child, c.name)
-		case i > began && c.pid != all[second].pid:
+	return split(all[began:], last.pid), nil
+}
+
+type tracedCall struct{ pid, name string }
+
+// split separates the calls of the child, until it executes, from all others.
+func split(all []tracedCall, child string) traced {
+	t, executed := traced{parent: map[string]int{}}, false
+	for _, c := range all {
+		if c.pid != child {
 			t.parent[c.name]++
+		} else if !executed {
+			t.child = append(t.child, c.name)
+			executed = c.name == "execve"
 		}
 	}
-	return t, nil
+	return t
 }
 
 func bothClose(a, b string) bool { return a == b && a == "close_range" }

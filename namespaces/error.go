@@ -37,7 +37,9 @@ func fail(err error, format string, args ...any) error {
 func invalid(op, text string) error { return &Error{Op: op, Err: &reason{text, syscall.EINVAL}} }
 
 // unsupported is the error of what the kernel has no way to do. It is errors.ErrUnsupported for errors.Is.
-func unsupported(op, text string) error { return &Error{Op: op, Err: &reason{text, errors.ErrUnsupported}} }
+func unsupported(op, text string) error {
+	return &Error{Op: op, Err: &reason{text, errors.ErrUnsupported}}
+}
 
 // reason is a text that says more than the error that it stands for.
 type reason struct {

@@ -91,32 +91,22 @@ func openNamespace(path string) (*os.File, error) {
 	if fs.Type != unix.NSFS_MAGIC {
 		return nil, invalid("open "+path, "not a namespace")
 	}
-	f, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(int(p.Fd())), os.O_RDONLY, 0)
+	fd, err := retry(func() (int, error) { return unix.Open(fdPath(p.Fd()), unix.O_RDONLY|unix.O_CLOEXEC, 0) })
 	if err != nil {
-		return nil, fail(plan.Errno(err), "open %s", path)
+		return nil, fail(err, "open %s", path)
 	}
-	return rename(f, path)
-}
-
-// rename gives f another name, for messages.
-func rename(f *os.File, name string) (*os.File, error) {
-	defer f.Close()
-	return duplicateAs(f, name)
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 func duplicate(f *os.File) (*os.File, error) {
 	if f == nil {
 		return nil, fail(syscall.EBADF, "duplicate a nil file")
 	}
-	return duplicateAs(f, f.Name())
-}
-
-func duplicateAs(f *os.File, name string) (*os.File, error) {
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return nil, fail(err, "duplicate %s", name)
+		return nil, fail(err, "duplicate %s", f.Name())
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // own makes a Namespace of f, which it closes on failure.
@@ -190,11 +180,15 @@ func (n *Namespace) Apply(p *plan.Plan) error {
 
 // Owner opens the user namespace whose privileges count for n (ioctl_ns(2), NS_GET_USERNS, Linux 4.9). EPERM means that it
 // is not the caller's own nor below it.
-func (n *Namespace) Owner() (*Namespace, error) { return n.relative("NS_GET_USERNS", unix.NS_GET_USERNS) }
+func (n *Namespace) Owner() (*Namespace, error) {
+	return n.relative("NS_GET_USERNS", unix.NS_GET_USERNS)
+}
 
 // Parent opens the namespace in which n was made, for pid and user namespaces (ioctl_ns(2), NS_GET_PARENT, Linux 4.9).
 // EPERM means that there is none, or that it is not the caller's own nor below it; EINVAL that the kind has no parents.
-func (n *Namespace) Parent() (*Namespace, error) { return n.relative("NS_GET_PARENT", unix.NS_GET_PARENT) }
+func (n *Namespace) Parent() (*Namespace, error) {
+	return n.relative("NS_GET_PARENT", unix.NS_GET_PARENT)
+}
 
 func (n *Namespace) relative(name string, request uint) (*Namespace, error) {
 	fd, err := unix.IoctlRetInt(int(n.file.Fd()), request)

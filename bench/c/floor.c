@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/mount.h>
+#include <linux/openat2.h>
 #include <linux/sched.h>
 #include <pthread.h>
 #include <signal.h>
@@ -19,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -54,6 +56,8 @@ struct start {
 	int err;
 };
 
+static uid_t uid;
+static gid_t gid;
 static char stack[64 << 10] __attribute__((aligned(16)));
 
 static _Noreturn void fail(struct start *s, const char *call)
@@ -181,6 +185,15 @@ static void await_maps(struct start *s)
 		syscall(SYS_exit_group, 253);
 }
 
+// become_root takes the ids that the maps give.
+static void become_root(struct start *s)
+{
+	if (uid == 0)
+		CALL(setgroups, 0, NULL);
+	CALL(setresgid, 0, 0, 0);
+	CALL(setresuid, 0, 0, 0);
+}
+
 // keep closes all descriptors but those of the start, which are in ascending order.
 static void keep(struct start *s, const int *fds, int n)
 {
@@ -193,13 +206,28 @@ static void keep(struct start *s, const int *fds, int n)
 	CALL(close_range, from, ~0U, 0);
 }
 
+// inspect looks whether the program is a script: its interpreter could be /proc/self/exe, which is still the host's.
+static void inspect(struct start *s)
+{
+	char head[2];
+	struct open_how how = {.flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS};
+	int fd = CALL(openat2, AT_FDCWD, s->program, &how, sizeof how);
+	CALL(read, fd, head, 2);
+	CALL(close, fd);
+	errno = ENOEXEC;
+	if (head[0] == '#' && head[1] == '!')
+		fail(s, "execve of a script");
+}
+
 static void isolate(struct start *s)
 {
 	struct mounts m;
 	int fds[4] = {s->null[0], s->null[1], s->null[2], s->sock[1]};
 	keep(s, fds, s->user ? 4 : 3);
-	if (s->user)
+	if (s->user) {
 		await_maps(s);
+		become_root(s);
+	}
 	CALL(mount, NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
 	int umask = CALL(umask, 0);
 	sources(s, &m);
@@ -209,6 +237,7 @@ static void isolate(struct start *s)
 	for (int i = 0; i < 3; i++)
 		CALL(dup3, s->null[i], i, 0);
 	CALL(close_range, 3, ~0U, 0);
+	inspect(s);
 }
 
 static void child(struct start *s)
@@ -248,8 +277,6 @@ static long clone_child(struct clone_args *a, struct start *s)
 #endif
 }
 
-static uid_t uid;
-static gid_t gid;
 static int orders[2]; // the main thread gives each start to the helper
 
 static void put(pid_t pid, const char *file, const char *format, ...)
@@ -275,9 +302,10 @@ static void *helper(void *unused)
 		if (read(s->sock[0], &b, 1) != 1)
 			continue;
 		pid_t pid = __atomic_load_n(&s->tid, __ATOMIC_SEQ_CST);
-		put(pid, "setgroups", "deny");
-		put(pid, "uid_map", "0 %u 1\n", uid);
-		put(pid, "gid_map", "0 %u 1\n", gid);
+		if (uid != 0) // who maps a group without privilege must give up setgroups(2)
+			put(pid, "setgroups", "deny");
+		put(pid, "gid_map", "0 %u 1", gid);
+		put(pid, "uid_map", "0 %u 1", uid);
 		if (write(s->sock[0], &b, 1) != 1)
 			perror("floor: write");
 	}
@@ -308,10 +336,13 @@ static int run(struct start *s)
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s->sock) < 0 || write(orders[1], &s, sizeof s) < 0)
 			die("floor: socketpair");
 	}
+	int dumpable = s->user ? prctl(PR_GET_DUMPABLE) : 0; // a change of user in the child may clear ours
 	sigfillset(&all);
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &s->mask, 8);
 	long pid = clone_child(&a, s);
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &s->mask, NULL, 8);
+	if (s->user)
+		prctl(PR_SET_DUMPABLE, dumpable);
 	for (int i = 0; s->sandboxed && i < 3; i++)
 		close(s->null[i]);
 	for (int i = 0; s->user && i < 2; i++)

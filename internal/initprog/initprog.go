@@ -35,6 +35,9 @@ func (e *Error) Error() string { return name + ": " + e.Op + ": " + e.Err.Error(
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
+// Supported reports whether there is a program for the architecture.
+func Supported() bool { return program != "" }
+
 // Open returns a new memfd that holds the program, sealed and close-on-exec. The
 // caller closes it; one descriptor serves any number of starts.
 //

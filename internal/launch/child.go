@@ -45,8 +45,9 @@ type child struct {
 
 	tid    int32 // the child in the caller's pid namespace, written by the kernel before the child runs
 	pidfd  int32
-	alive  int32 // not 0 until the child has executed its command or ended, written by the kernel
-	at     int32 // the call that is being made
+	alive  int32   // not 0 until the child has executed its command or ended, written by the kernel
+	at     int32   // the call that is being made
+	head   [2]byte // of the program
 	failed failure
 }
 
@@ -139,6 +140,9 @@ func perform(c *child, o *sys.Call) (r, errno uintptr) {
 		}
 		return 0, 0
 	}
+	if o.Kind == sys.Inspect {
+		return 0, inspect(c, o)
+	}
 	r, e := rawSyscall(o.Trap, load(c, o.Load[0], o.Args[0]), load(c, o.Load[1], o.Args[1]), load(c, o.Load[2], o.Args[2]),
 		load(c, o.Load[3], o.Args[3]), load(c, o.Load[4], o.Args[4]), load(c, o.Load[5], o.Args[5]))
 	if e == 0 && (o.Kind == sys.Alive && r != 0 || o.Kind == sys.Receive && r == 0) {
@@ -148,6 +152,29 @@ func perform(c *child, o *sys.Call) (r, errno uintptr) {
 		r = ^uintptr(0)
 	}
 	return r, e
+}
+
+// inspect opens the program and reads its first two bytes. What is not there cannot be executed either, and what cannot
+// be read may be a script all the same.
+//
+//go:noinline
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func inspect(c *child, o *sys.Call) (errno uintptr) {
+	fd, e := rawSyscall(o.Trap, o.Args[0], o.Args[1], o.Args[2], o.Args[3], 0, 0)
+	if e == uintptr(syscall.ENOENT) || e == uintptr(syscall.ENOTDIR) {
+		return 0
+	}
+	if e != 0 {
+		return scriptErrno
+	}
+	n, e := rawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(&c.head)), 2, 0, 0, 0)
+	rawSyscall(syscall.SYS_CLOSE, fd, 0, 0, 0, 0, 0)
+	if e == 0 && n == 2 && c.head[0] == '#' && c.head[1] == '!' {
+		return scriptErrno
+	}
+	return 0
 }
 
 //go:nosplit

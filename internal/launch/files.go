@@ -13,12 +13,12 @@ import (
 // own descriptors will take.
 func (s *start) descriptors(p *program) (err error) {
 	s.files = append([]*os.File(nil), s.cmd.Files...)
-	if s.cmd.Init && s.reportRead == nil {
+	if s.helped() && s.reportRead == nil {
 		if err := s.openInit(); err != nil {
 			return err
 		}
 	}
-	if s.cmd.Init {
+	if s.helped() {
 		s.files = append(s.files, s.reportWrite)
 	}
 	if err := s.run.Raise(len(s.files)); err != nil {

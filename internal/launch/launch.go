@@ -107,6 +107,7 @@ type start struct {
 	extra                   []*os.File // of the launcher's own, closed at the end
 	host                    *os.File   // pidfd of this process
 	init                    *os.File   // the init program
+	detour                  bool       // the init program executes the command in its own place
 	reportRead, reportWrite *os.File   // from the init program
 }
 
@@ -121,10 +122,7 @@ func (s *start) perform() (_ *Process, err error) {
 			f.Close()
 		}
 		if err != nil {
-			err = errors.Join(err, undo(s.done, s.run))
-			if e, ok := err.(interface{ Unwrap() []error }); ok && len(e.Unwrap()) == 1 {
-				err = e.Unwrap()[0]
-			}
+			err = unwrapped(errors.Join(err, undo(s.done, s.run)))
 		}
 	}()
 	if err := s.ctx.Err(); err != nil {
@@ -173,17 +171,39 @@ func (s *start) failed(i int, err error) error {
 
 // launch makes the child, in the first way that the kernel allows.
 func (s *start) launch() (*Process, error) {
-	var err error
-	for _, m := range s.ways() {
-		if s.prog, err = s.lower(m); err != nil {
-			return nil, err
+	s.foresee()
+	for _, w := range s.ways() {
+		p, err := s.try(w)
+		if errors.Is(err, errScript) {
+			s.detour = true
+			p, err = s.try(w)
 		}
-		var p *Process
-		if p, err = s.clone(); err == nil || !errors.Is(err, errNoClone) {
+		if err == nil || !errors.Is(err, errNoClone) {
 			return p, err
 		}
 	}
 	return nil, s.failed(s.stepOf(plan.StepClone), syscall.ENOSYS)
+}
+
+// try starts in one way. What the parent has done while the child waited is undone when the start fails.
+func (s *start) try(w way) (p *Process, err error) {
+	if s.prog, err = s.lower(w); err != nil {
+		return nil, err
+	}
+	before := len(s.done)
+	if p, err = s.clone(); err != nil {
+		err = errors.Join(err, undo(s.done[before:], s.run))
+		s.done = s.done[:before]
+	}
+	return p, unwrapped(err)
+}
+
+// unwrapped gives the only error of a join.
+func unwrapped(err error) error {
+	if j, ok := err.(interface{ Unwrap() []error }); ok && len(j.Unwrap()) == 1 {
+		return j.Unwrap()[0]
+	}
+	return err
 }
 
 // errNoClone says that this way to clone does not exist here; nothing has been done.

@@ -24,8 +24,10 @@ type program struct {
 	children []*child // the first, and the one that goes on in its place
 	calls    [][]sys.Call
 	slots    []uintptr
-	report   [2]*os.File // a child with memory of its own reports here
-	socket   [2]*os.File // 0: ours, 1: the child's; while it waits
+
+	inspected bool        // the child looks at the program before it executes it
+	report    [2]*os.File // a child with memory of its own reports here
+	socket    [2]*os.File // 0: ours, 1: the child's; while it waits
 }
 
 const stackSize = 8 << 10
@@ -46,6 +48,9 @@ func (s *start) lower(w way) (p *program, err error) {
 		p.enterCgroup(s.stepOf(plan.StepClone), cg, len(p.slots))
 	}
 	for i, st := range s.steps {
+		if st.Kind == plan.StepExec || st.Kind == plan.StepCall && st.Phase >= plan.Labels {
+			s.inspect(p)
+		}
 		if err := s.lowerStep(p, i, st); err != nil {
 			return nil, s.failed(i, err)
 		}
@@ -153,8 +158,12 @@ func (s *start) lowerDup(p *program, i, n int) {
 // lowerExec executes the command, or the init process that will.
 func (s *start) lowerExec(p *program, i int) error {
 	env := p.mem.Strings(s.cmd.Env)
-	if s.cmd.Init {
-		args, err := initprog.Args(len(s.cmd.Files), s.cmd.Candidates, s.cmd.Args)
+	if s.helped() {
+		argv := initprog.Args
+		if s.detour {
+			argv = initprog.ExecArgs
+		}
+		args, err := argv(len(s.cmd.Files), s.cmd.Candidates, s.cmd.Args)
 		if err != nil {
 			return err
 		}

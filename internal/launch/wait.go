@@ -193,6 +193,9 @@ func (s *start) callError(f failure) error {
 	if f.call <= 0 {
 		return nil
 	}
+	if f.errno == scriptErrno {
+		return errScript
+	}
 	c := s.prog.calls[f.child][f.call-1]
 	return s.failed(c.Step, syscall.Errno(f.errno))
 }
@@ -210,21 +213,27 @@ func (s *start) takeOver() (*Process, error) {
 		}
 	}
 	p.PIDFD = os.NewFile(uintptr(fd), "pidfd")
-	if s.cmd.Init {
-		if err := s.awaitInit(p); err != nil {
-			p.PIDFD.Close()
-			return nil, err
-		}
+	if err := s.executed(p); err != nil {
+		p.PIDFD.Close()
+		return nil, err
 	}
 	return p, nil
 }
 
+// executed finds out what the child has executed.
+func (s *start) executed(p *Process) error {
+	switch {
+	case s.cmd.Init:
+		return s.awaitInit(p)
+	case s.detour:
+		return s.awaitDetour()
+	}
+	return s.verify(p.PID)
+}
+
 // awaitInit reads from the init process whether the command was executed.
 func (s *start) awaitInit(p *Process) error {
-	s.reportWrite.Close()
-	if s.files[len(s.files)-1] != s.reportWrite {
-		s.files[len(s.files)-1].Close()
-	}
+	s.closeReport()
 	step := s.stepOf(plan.StepExec)
 	switch r, err := initprog.ReadRecord(s.reportRead); {
 	case err != nil:

@@ -22,5 +22,6 @@ const (
 	Alive                 // make the call, a poll of the host; end when it reports something
 	Receive               // make the call, a read; end when it reads nothing
 	Try                   // make the call, an execve; where Skip is set, go on with the next when there is no such file
+	Inspect               // open the program; end when it is a script
 	CloseLoop             // close the descriptors from Args[0] up to, not including, Args[1], one by one
 )
