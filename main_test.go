@@ -308,9 +308,9 @@ func needUserNamespace(t *testing.T) {
 		return
 	}
 	for name, value := range map[string]string{
-		"/proc/sys/kernel/unprivileged_userns_clone":               "0",
-		"/proc/sys/kernel/apparmor_restrict_unprivileged_userns":   "1",
-		"/proc/sys/user/max_user_namespaces":                       "0",
+		"/proc/sys/kernel/unprivileged_userns_clone":             "0",
+		"/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1",
+		"/proc/sys/user/max_user_namespaces":                     "0",
 	} {
 		if b, e := os.ReadFile(name); e == nil && strings.TrimSpace(string(b)) == value {
 			t.Skipf("%s is %s: %v", name, value, err)

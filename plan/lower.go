@@ -102,7 +102,12 @@ func (p *Plan) Waits() bool { return len(p.while) > 0 }
 func (o Op) Trap() uintptr { return o.trap }
 
 // HintFor gives the hint for an errno, or "". For launchers.
-func (s Step) HintFor(err error) string { return s.Op.hint(Errno(err)) }
+func (s Step) HintFor(err error) string {
+	if s.Op == nil {
+		return ""
+	}
+	return s.Op.hint(Errno(err))
+}
 
 // Lower turns the call into numbers, with its memory in m. For launchers.
 func (o Op) Lower(m *sys.Memory, r *Run) sys.Call {

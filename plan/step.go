@@ -31,10 +31,12 @@ type Step struct {
 	Kind      StepKind
 	Phase     Phase // of a StepCall
 	Primitive string
-	Op        Op
-	Action    Action
-	N         int // which open file, or which descriptor
-	text      string
+	Op        *Op     // of a StepCall
+	Action    *Action // of a StepAction, StepOpen or StepWhile
+	N         int     // which open file, or which descriptor
+
+	plan    *Plan
+	command *Command
 }
 
 // String prints the step without its number.
@@ -45,7 +47,24 @@ func (s Step) String() string {
 	case StepAction, StepOpen, StepWhile:
 		return s.Action.Name
 	}
-	return s.text
+	return s.launcherText()
+}
+
+func (s Step) launcherText() string {
+	switch s.Kind {
+	case StepClone:
+		return s.plan.cloneText()
+	case StepReclone:
+		_, second, _ := s.plan.FirstClone()
+		return "clone3(" + join(second, "CLONE_PARENT|CLONE_VFORK|CLONE_VM") + ")"
+	case StepDup:
+		return fmt.Sprintf("dup3(<%s>, %d)", descriptorName(s.N), s.N)
+	case StepClose:
+		return fmt.Sprintf("close_range(%d, ~0U)", s.N)
+	case StepDie:
+		return "prctl(PR_SET_PDEATHSIG, SIGKILL)"
+	}
+	return s.command.text()
 }
 
 func (s Step) actor() string {
@@ -62,16 +81,16 @@ const launcher = "launch"
 
 // Steps flattens the plan into the order in which it is performed. With a nil command it ends with a place holder.
 func (p *Plan) Steps(c *Command) []Step {
-	b := steps{p: p}
+	b := steps{p: p, c: c}
 	b.s = make([]Step, 0, len(p.before)+len(p.while)+16+p.calls())
-	for _, a := range p.before {
-		b.before(a)
+	for i := range p.before {
+		b.before(&p.before[i])
 	}
 	b.clone()
 	b.phases(Cgroup, Join)
 	b.reclone()
-	for _, a := range p.while {
-		b.s = append(b.s, Step{Kind: StepWhile, Primitive: a.owner, Action: a})
+	for i := range p.while {
+		b.s = append(b.s, Step{Kind: StepWhile, Primitive: p.while[i].owner, Action: &p.while[i]})
 	}
 	b.unshareTime()
 	b.phases(Users, Limits)
@@ -80,10 +99,10 @@ func (p *Plan) Steps(c *Command) []Step {
 	b.phases(Credentials, Credentials)
 	b.directory(c)
 	if p.die { // a change of credentials has cleared it
-		b.launcher(StepDie, "prctl(PR_SET_PDEATHSIG, SIGKILL)")
+		b.launcher(StepDie, 0)
 	}
 	b.phases(Labels, Seccomp)
-	b.launcher(StepExec, c.text())
+	b.launcher(StepExec, 0)
 	return b.s
 }
 
@@ -96,21 +115,25 @@ func (p *Plan) calls() (n int) {
 
 type steps struct {
 	p *Plan
+	c *Command
 	s []Step
 }
 
-func (b *steps) launcher(k StepKind, text string) {
-	b.s = append(b.s, Step{Kind: k, Primitive: launcher, text: text})
+func (b *steps) launcher(k StepKind, n int) {
+	b.s = append(b.s, Step{Kind: k, Primitive: launcher, N: n, plan: b.p, command: b.c})
 }
 
-func (b *steps) call(ph Phase, o Op) {
-	if o.owner == "" {
-		o.owner = launcher
-	}
+// own adds a call of the launcher's.
+func (b *steps) own(ph Phase, o Op) {
+	o.owner = launcher
+	b.call(ph, &o)
+}
+
+func (b *steps) call(ph Phase, o *Op) {
 	b.s = append(b.s, Step{Kind: StepCall, Phase: ph, Primitive: o.owner, Op: o})
 }
 
-func (b *steps) before(a Action) {
+func (b *steps) before(a *Action) {
 	s := Step{Kind: StepAction, Primitive: a.owner, Action: a}
 	if a.isOpen {
 		s.Kind, s.N = StepOpen, a.open
@@ -120,8 +143,8 @@ func (b *steps) before(a Action) {
 
 func (b *steps) phases(from, to Phase) {
 	for ph := from; ph <= to; ph++ {
-		for _, o := range b.p.ops[ph] {
-			b.call(ph, o)
+		for i := range b.p.ops[ph] {
+			b.call(ph, &b.p.ops[ph][i])
 		}
 	}
 }
@@ -136,15 +159,19 @@ func (p *Plan) FirstClone() (first, second uint64, twice bool) {
 	return 0, fresh, fresh != 0 || p.joined&unix.CLONE_NEWPID != 0
 }
 
-func (b *steps) clone() {
-	first, _, _ := b.p.FirstClone()
+func (p *Plan) cloneText() string {
+	first, _, _ := p.FirstClone()
 	text := "clone3(" + join(first, "CLONE_CLEAR_SIGHAND|CLONE_PIDFD|CLONE_VFORK|CLONE_VM")
-	if b.p.cgroup != nil {
-		text += "|CLONE_INTO_CGROUP, <" + b.p.cgroup.name + ">"
+	if p.cgroup != nil {
+		text += "|CLONE_INTO_CGROUP, <" + p.cgroup.name + ">"
 	}
-	b.launcher(StepClone, text+")")
+	return text + ")"
+}
+
+func (b *steps) clone() {
+	b.launcher(StepClone, 0)
 	if b.p.die {
-		b.launcher(StepDie, "prctl(PR_SET_PDEATHSIG, SIGKILL)")
+		b.launcher(StepDie, 0)
 	}
 }
 
@@ -156,19 +183,18 @@ func join(flags uint64, more string) string {
 }
 
 func (b *steps) reclone() {
-	_, second, twice := b.p.FirstClone()
-	if !twice {
+	if _, _, twice := b.p.FirstClone(); !twice {
 		return
 	}
-	b.launcher(StepReclone, "clone3("+join(second, "CLONE_PARENT|CLONE_VFORK|CLONE_VM")+")")
+	b.launcher(StepReclone, 0)
 	if b.p.die {
-		b.launcher(StepDie, "prctl(PR_SET_PDEATHSIG, SIGKILL)")
+		b.launcher(StepDie, 0)
 	}
 }
 
 func (b *steps) unshareTime() {
 	if b.p.flags&unix.CLONE_NEWTIME != 0 {
-		b.call(Users, Call("unshare", unix.SYS_UNSHARE, Namespaces(unix.CLONE_NEWTIME)).
+		b.own(Users, Call("unshare", unix.SYS_UNSHARE, Namespaces(unix.CLONE_NEWTIME)).
 			Hint(syscall.EINVAL, "time namespaces need Linux 5.6"))
 	}
 }
@@ -178,7 +204,7 @@ func (b *steps) limits() {
 		return
 	}
 	if o, ok := nofileOp(); ok {
-		b.call(Limits, o)
+		b.own(Limits, o)
 	}
 }
 
@@ -198,16 +224,16 @@ func (b *steps) files(c *Command) {
 		n = len(c.Files)
 	}
 	for i := range n {
-		b.s = append(b.s, Step{Kind: StepDup, N: i, Primitive: launcher, text: fmt.Sprintf("dup3(<%s>, %d)", descriptorName(i), i)})
+		b.launcher(StepDup, i)
 	}
 	b.phases(Files, Files)
-	b.launcher(StepClose, fmt.Sprintf("close_range(%d, ~0U)", n))
+	b.launcher(StepClose, n)
 }
 
 func (b *steps) directory(c *Command) {
 	if c != nil && c.Dir != "" {
 		for _, o := range c.dir(Slot{b.p.slots}) {
-			b.call(Directory, o)
+			b.own(Directory, o)
 		}
 	}
 	b.phases(Directory, Directory)
