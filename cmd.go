@@ -202,9 +202,22 @@ func (c *Cmd) start() error {
 		return err
 	}
 	cmd.Files = append(cmd.Files, c.ExtraFiles...)
+	if err := open(cmd.Files); err != nil {
+		return err
+	}
 	c.begin = time.Now()
 	c.Process, err = c.launch(cmd)
 	return err
+}
+
+// open refuses files that have been closed: the command would get other files under their numbers, or none.
+func open(files []*os.File) error {
+	for i, f := range files {
+		if f != nil && f.Fd() == ^uintptr(0) {
+			return fmt.Errorf("exec: descriptor %d: %w", i, os.ErrClosed)
+		}
+	}
+	return nil
 }
 
 func (c *Cmd) launch(cmd *plan.Command) (*Process, error) {

@@ -46,6 +46,10 @@ func run(m *testing.M) (int, error) {
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
+	// What whoever started us has left open would be left open in the commands of os/exec, too.
+	if err := unix.CloseRange(3, 1<<16, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return 1, err
+	}
 	if err := errors.Join(os.Chmod(dir, 0o777|os.ModeSticky), os.Setenv("TMPDIR", dir), copySelf()); err != nil {
 		return 1, err
 	}
@@ -276,7 +280,10 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-func helperEnviron(name string) []string { return append(os.Environ(), helperEnv+"="+name) }
+// helperEnviron makes the test binary a helper, with a Go runtime that keeps no files open for itself.
+func helperEnviron(name string) []string {
+	return append(os.Environ(), helperEnv+"="+name, "GODEBUG=containermaxprocs=0,updatemaxprocs=0")
+}
 
 // asNobody reports whether the caller has no privilege. For root it runs the test again as an ordinary user, in a process
 // of its own, and reports what that says.

@@ -130,7 +130,7 @@ func (w world) need(t *testing.T) {
 	if w.ownRoot && os.Geteuid() != 0 {
 		needUserNamespace(t)
 	}
-	if err := w.command("true").Run(); err != nil {
+	if err := w.command("/bin/true").Run(); err != nil {
 		if w.refused(err) {
 			t.Skip(err)
 		}

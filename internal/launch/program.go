@@ -190,6 +190,9 @@ func (p *program) closeAllBut(step int, keep []uintptr) {
 	slices.Sort(keep)
 	from := uintptr(0)
 	for _, fd := range slices.Compact(keep) {
+		if fd == ^uintptr(0) { // a file that has been closed meanwhile: dup3 will say so
+			break
+		}
 		if fd > from {
 			p.closeRange(step, from, fd-1)
 		}
