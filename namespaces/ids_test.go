@@ -343,7 +343,7 @@ func TestHelpers(t *testing.T) {
 	require.Contains(t, says(t, whoami, m), "\ndeny\n")
 
 	m.Setgroups = AllowSetgroups
-	m.UIDs[1].Size++
+	m.UIDs[2].Size++
 	err = refused(t, m)
 	require.ErrorIs(t, err, unix.EPERM)
 	require.ErrorContains(t, err, "newuidmap")
@@ -362,9 +362,7 @@ func TestHelpers(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				m.UIDs[0].Inside, m.UIDs[1].Inside = 1, 2 // the child becomes a subordinate user
-				m.UIDs[2].Inside = 0
-				m.UIDs[1].Inside = 1000
+				m.UIDs[0].Inside, m.UIDs[1].Inside, m.UIDs[2].Inside = 5000, 1000, 0 // the child becomes a subordinate user
 				out, err := start(t, plan.Build(m), "id -u")
 				if err != nil || out != "0" {
 					t.Errorf("%q %v", out, err)
