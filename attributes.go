@@ -81,7 +81,7 @@ func (n Nice) Apply(p *plan.Plan) error {
 	if n < -20 || n > 19 {
 		return fmt.Errorf("priority %d: %w", int(n), syscall.EINVAL)
 	}
-	p.While(plan.Action{Name: fmt.Sprintf("setpriority(PRIO_PROCESS, <child>, %d)", int(n)), Do: func(r *plan.Run) error {
+	p.While(plan.Action{Name: fmt.Sprintf("setpriority(PRIO_PROCESS, <child>, %d)", int(n)), Each: true, Do: func(r *plan.Run) error {
 		return unix.Setpriority(unix.PRIO_PROCESS, r.PID, int(n))
 	}})
 	return p.Claim("priority")

@@ -63,6 +63,9 @@ func (w *canceler) expired(c *Cmd) {
 	if err != nil && !errors.Is(err, os.ErrProcessDone) && w.err == nil {
 		w.err = fmt.Errorf("exec: killing Cmd: %w", err)
 	}
+	if err == nil && c.ctx != nil && w.cause == nil {
+		w.cause = c.ctx.Err()
+	}
 	if !c.io.finished() {
 		w.late = exec.ErrWaitDelay
 		c.io.closeParentSide()

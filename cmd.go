@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson/internal/launch"
 	"github.com/caisson-dev/caisson/plan"
@@ -163,6 +166,18 @@ func (c *Cmd) check() error {
 	return c.plan.Err()
 }
 
+// checkDir looks for the working directory where the sandbox has the caller's files: then nothing needs to be set up and undone.
+func (c *Cmd) checkDir() error {
+	if c.Dir == "" || c.in != nil || ownRoot(c.plan, c.in) || c.plan.Joined()&unix.CLONE_NEWNS != 0 {
+		return nil
+	}
+	if _, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		err.(*fs.PathError).Op = "chdir"
+		return err
+	}
+	return nil
+}
+
 func noNUL(ss []string) error {
 	for _, s := range ss {
 		if strings.IndexByte(s, 0) >= 0 {
@@ -195,6 +210,9 @@ func (c *Cmd) start() error {
 	}
 	if c.ctx != nil && c.ctx.Err() != nil {
 		return c.ctx.Err()
+	}
+	if err := c.checkDir(); err != nil {
+		return err
 	}
 	cmd := c.command()
 	var err error
@@ -231,15 +249,16 @@ func (c *Cmd) launch(cmd *plan.Command) (*Process, error) {
 	}
 	child, err := launch.Start(ctx, p, cmd, opt)
 	if err != nil {
-		return nil, notFound(err)
+		return nil, notFound(err, !strings.Contains(c.Path, "/"))
 	}
 	return newProcess(c, child), nil
 }
 
-// notFound makes a program that does not exist an exec.ErrNotFound too.
-func notFound(err error) error {
+// notFound makes a program that does not exist an exec.ErrNotFound too. Where several directories were searched, one of them may
+// be a file.
+func notFound(err error, searched bool) error {
 	e, ok := err.(*Error)
-	if ok && e.Step == e.Steps && errors.Is(e.Err, syscall.ENOENT) {
+	if ok && e.Step == e.Steps && (errors.Is(e.Err, syscall.ENOENT) || searched && errors.Is(e.Err, syscall.ENOTDIR)) {
 		e.Err = &missing{e.Err}
 	}
 	return err
@@ -270,14 +289,19 @@ func (c *Cmd) Wait() error {
 	c.waited = true
 	state, err := c.Process.Wait()
 	c.ProcessState = state
-	if err == nil && !state.Success() {
-		err = &exec.ExitError{ProcessState: state}
+	if state != nil && !state.Success() {
+		exit := &exec.ExitError{ProcessState: state}
+		if err == nil {
+			err = exit
+		} else {
+			err = errors.Join(exit, err) // something could not be undone
+		}
 	}
 	cancelErr := c.canceler.processEnded(c)
 	copyErr := c.io.wait()
 	delayed := c.canceler.stop()
 	c.io.closeParentSide()
-	c.result = c.Process.result(c.begin, c.canceler.cause)
+	c.result = c.Process.outcome(c.begin, c.canceler.cause)
 	for _, e := range []error{cancelErr, delayed, copyErr} {
 		if err == nil {
 			err = e

@@ -310,7 +310,7 @@ func asNobody(t *testing.T) bool {
 // needUserNamespace skips where an ordinary user may not make one, and only if that can be shown.
 func needUserNamespace(t *testing.T) {
 	t.Helper()
-	err := caisson.New(userNamespace()).Command("true").Run()
+	err := caisson.New(userNamespace()).Command("/bin/true").Run()
 	if err == nil {
 		return
 	}

@@ -78,7 +78,13 @@ func misuse() []behavior {
 func startOnThread(start func() error) (err error) {
 	tid := make(chan int)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the runtime ends the thread
+		runtime.LockOSThread()              // and never unlocked: the runtime ends the thread
+		if unix.Gettid() == unix.Getpid() { // but not the first thread
+			err = startOnThread(start)
+			runtime.UnlockOSThread()
+			tid <- 0
+			return
+		}
 		err = start()
 		tid <- unix.Gettid()
 	}()

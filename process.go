@@ -31,11 +31,12 @@ type Process struct {
 	wait   sync.Once
 	state  *os.ProcessState
 	status syscall.WaitStatus // of the command, where an init process reports it
+	result Result
 	err    error
 }
 
 func newProcess(c *Cmd, child *launch.Process) *Process {
-	return &Process{Pid: child.PID, plan: c.plan, child: child, ownRoot: ownRoot(c.plan, c.in)}
+	return &Process{Pid: child.PID, plan: c.plan, child: child, ownRoot: ownRoot(c.plan, c.in), result: Result{ExitCode: -1}}
 }
 
 // Signal sends a signal to the command. After it has been waited for, the error is os.ErrProcessDone. As PID 1 of a new
@@ -73,8 +74,13 @@ func (p *Process) WithHandle(f func(pidfd uintptr)) error {
 // Kill ends the command at once, and everything inside with it: with a pid namespace of the sandbox's own, the kernel kills all
 // processes in it. Without one only the command itself is killed, as os.Process.Kill does.
 func (p *Process) Kill() error {
-	p.killed.Store(true)
-	return p.Signal(syscall.SIGKILL)
+	return p.withFD(func(fd int) error {
+		err := unix.PidfdSendSignal(fd, syscall.SIGKILL, nil, 0)
+		if err == nil {
+			p.killed.Store(true)
+		}
+		return err
+	})
 }
 
 // Wait waits for the command to end and lets go of all that was set up for it. It may be called several times, also concurrently. [Cmd.Wait]
@@ -93,7 +99,9 @@ func (p *Process) awaitEnd() {
 	if p.child.Report != nil {
 		p.readReport() // to its end: the init process must not block
 	}
-	p.state, p.err = std.Wait()
+	if p.state, p.err = std.Wait(); p.err == nil {
+		p.observe()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.done = true
@@ -131,7 +139,8 @@ func (p *Process) again() *plan.Plan {
 // join enters all namespaces of the sandbox, by one call and by a pidfd: they are all those of one process.
 func (p *Process) join(q *plan.Plan) error {
 	flags := p.plan.Cloned() | p.plan.Joined()
-	if flags == 0 {
+	if flags == 0 { // there is nothing to enter, and nothing that would fail without the sandbox
+		q.Before(plan.Action{Name: "look whether the sandbox runs", Do: func(*plan.Run) error { return p.withFD(running) }})
 		return nil
 	}
 	sandbox := q.Open("pidfd of the sandbox as sandbox", func(*plan.Run) (f *os.File, err error) {
@@ -148,30 +157,43 @@ func (p *Process) join(q *plan.Plan) error {
 	return nil
 }
 
+// running reports os.ErrProcessDone by ESRCH when the process has ended but has not been waited for: its pidfd is readable.
+func running(fd int) error {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	if n, err := unix.Poll(poll, 0); n > 0 && err == nil {
+		return unix.ESRCH
+	}
+	return nil
+}
+
 // Result tells how and why the command ended. Before Wait its Reason is NotEnded.
 func (c *Cmd) Result() Result { return c.result }
 
 // Result tells how and why a command ended, and what it used.
 type Result = plan.Result
 
-func (p *Process) result(begin time.Time, cause error) Result {
-	r := Result{ExitCode: -1, Elapsed: time.Since(begin)}
-	if p.state == nil {
-		return r
-	}
+// observe begins the result with what is known before anything is undone.
+func (p *Process) observe() {
+	r := &p.result
 	status := p.state.Sys().(syscall.WaitStatus)
 	if p.status != 0 || p.child.Report != nil && status == 0 {
 		status = p.status
 	}
-	describe(&r, status)
+	describe(r, status)
 	if usage, ok := p.state.SysUsage().(*syscall.Rusage); ok && usage != nil {
 		r.MaxRSS = int64(usage.Maxrss) << 10
 	}
 	r.UserTime, r.SystemTime = p.state.UserTime(), p.state.SystemTime()
-	if r.Signal == syscall.SIGKILL {
-		r.Reason = killReason(r.Reason, p.killed.Load(), cause)
+	p.plan.Observed(p.child.Run, r)
+}
+
+// outcome is the result, with what only we know: who sent the signal. A part of the sandbox may know better.
+func (p *Process) outcome(begin time.Time, cause error) Result {
+	r := p.result
+	r.Elapsed = time.Since(begin)
+	if r.Reason == plan.Signaled {
+		r.Reason = killReason(r.Signal, p.killed.Load(), cause)
 	}
-	p.plan.Observed(p.child.Run, &r)
 	return r
 }
 
@@ -183,15 +205,15 @@ func describe(r *Result, status syscall.WaitStatus) {
 	r.Reason, r.Signal, r.Core = plan.Signaled, status.Signal(), status.CoreDump()
 }
 
-// killReason tells our own SIGKILL from others.
-func killReason(r plan.Reason, ours bool, cause error) plan.Reason {
+// killReason tells our own signals from others. Cause is why the context has ended the command, or nil.
+func killReason(sig syscall.Signal, ours bool, cause error) plan.Reason {
 	switch {
 	case errors.Is(cause, context.DeadlineExceeded):
 		return plan.TimedOut
 	case cause != nil:
 		return plan.Canceled
-	case ours:
+	case ours && sig == syscall.SIGKILL:
 		return plan.Killed
 	}
-	return r
+	return plan.Signaled
 }

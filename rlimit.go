@@ -139,7 +139,7 @@ func (l Rlimit) raises() bool {
 const raiseHint = "to raise a hard limit needs CAP_SYS_RESOURCE"
 
 func (l Rlimit) byParent() plan.Action {
-	return plan.Action{Name: fmt.Sprintf("prlimit(<child>, %v, {%s, %s})", l.name(), limitText(l.Soft), limitText(l.Hard)),
+	return plan.Action{Name: fmt.Sprintf("prlimit(<child>, %v, {%s, %s})", l.name(), limitText(l.Soft), limitText(l.Hard)), Each: true,
 		Do: func(r *plan.Run) error {
 			if err := unix.Prlimit(r.PID, int(l.Resource), &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil); err != nil {
 				return fmt.Errorf("%w (%s)", err, raiseHint)

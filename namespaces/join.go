@@ -197,7 +197,7 @@ func (j Join) calls(p *plan.Plan, joined Set) (ops []plan.Op) {
 }
 
 func setns(f plan.File, joined Set) plan.Op {
-	return plan.Call("setns", unix.SYS_SETNS, plan.FD(f), joined.flags()).
+	return plan.Call("setns", unix.SYS_SETNS, plan.FD(f), plan.Namespaces(uint64(joined))).
 		Hint(syscall.EPERM, "needs CAP_SYS_ADMIN in the user namespace that owns the namespace, and in the own or the joined one").
 		Hint(syscall.ESRCH, "the process has ended").
 		Hint(syscall.EINVAL, "the caller is in this user namespace already, or the pid namespace is not below its own").

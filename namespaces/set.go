@@ -51,14 +51,13 @@ type kind struct {
 	name  string // what String prints
 	file  string // in /proc/PID/ns, and what lsns(8) prints
 	other string // a further name that is understood
-	flag  string
 }
 
 var kinds = [...]kind{
-	{User, "user", "user", "", "CLONE_NEWUSER"}, {PID, "pid", "pid", "", "CLONE_NEWPID"},
-	{Mount, "mount", "mnt", "", "CLONE_NEWNS"}, {Net, "net", "net", "network", "CLONE_NEWNET"},
-	{IPC, "ipc", "ipc", "", "CLONE_NEWIPC"}, {UTS, "uts", "uts", "", "CLONE_NEWUTS"},
-	{Cgroup, "cgroup", "cgroup", "", "CLONE_NEWCGROUP"}, {Time, "time", "time", "", "CLONE_NEWTIME"},
+	{User, "user", "user", ""}, {PID, "pid", "pid", ""},
+	{Mount, "mount", "mnt", ""}, {Net, "net", "net", "network"},
+	{IPC, "ipc", "ipc", ""}, {UTS, "uts", "uts", ""},
+	{Cgroup, "cgroup", "cgroup", ""}, {Time, "time", "time", ""},
 }
 
 const none = "none"
@@ -147,16 +146,7 @@ func (s Set) kind() kind {
 			return k
 		}
 	}
-	return kind{bit: s, name: s.String(), file: none, flag: fmt.Sprintf("%#x", uint64(s))}
-}
-
-// flags is how the kinds are printed as an argument of a system call.
-func (s Set) flags() plan.Arg {
-	var table []plan.Flag
-	for _, k := range kinds {
-		table = append(table, plan.Flag{Bits: uint64(k.bit), Name: k.flag})
-	}
-	return plan.Flags(uint64(s), table)
+	return kind{bit: s, name: s.String(), file: none}
 }
 
 // ParseSet reads names of kinds with commas or bars between them: what [Set.String] gives, the names in /proc/PID/ns and

@@ -65,7 +65,7 @@ func enterTime(p *plan.Plan) {
 	fd := p.Slot()
 	p.Child(plan.Sources,
 		plan.Call("openat", unix.SYS_OPENAT, plan.FD(procFile(p)), plan.Str("self/ns/time_for_children"), openFlags(unix.O_RDONLY), plan.Int(0)).Save(fd),
-		plan.Call("setns", unix.SYS_SETNS, plan.Saved(fd), Time.flags()).Tolerate(syscall.EUSERS))
+		plan.Call("setns", unix.SYS_SETNS, plan.Saved(fd), plan.Namespaces(uint64(Time))).Tolerate(syscall.EUSERS))
 }
 
 func openFlags(flags uint64) plan.Arg {

@@ -30,6 +30,7 @@ func (p *Plan) OpenFile(r *Run, s Step) (err error) {
 		return err
 	}
 	r.files[s.N] = f
+	unix.CloseOnExec(int(f.Fd()))
 	return nil
 }
 

@@ -58,6 +58,10 @@ type Action struct {
 	Do   func(*Run) error
 	Undo func(*Run) error // nil: nothing to undo
 
+	// Each says of an action of While that it concerns the process and not the sandbox: it is performed for each further
+	// command in the sandbox, too.
+	Each bool
+
 	owner  string
 	isOpen bool
 	open   int
@@ -102,13 +106,18 @@ func Build(parts ...Primitive) *Plan {
 
 // Again is the plan of a further command in a sandbox that p has started: the parts, which enter the sandbox's
 // namespaces, and then the calls of those phases that concern the process and not the sandbox: Cgroup, Users, Limits,
-// Files, Credentials, Directory, Labels, Landlock, Seccomp. Calls marked [Op.Once] are left out.
+// Files, Credentials, Directory, Labels, Landlock, Seccomp; and the actions of While that are for Each process. Calls marked [Op.Once] are left out.
 func (p *Plan) Again(parts ...Primitive) *Plan {
 	q := &Plan{err: p.err, claims: maps.Clone(p.claims), cgroup: p.cgroup, slots: p.slots, die: p.die, again: true}
 	q.opens = slices.Clone(p.opens)
 	for ph := range p.ops {
 		if Phase(ph).again() {
 			q.ops[ph] = slices.DeleteFunc(slices.Clone(p.ops[ph]), func(o Op) bool { return o.once })
+		}
+	}
+	for _, a := range p.while {
+		if a.Each {
+			q.while = append(q.while, a)
 		}
 	}
 	used := q.usedFiles()
@@ -312,6 +321,9 @@ func (p *Plan) check() error {
 	if both := p.flags & p.joined; both != 0 {
 		return fmt.Errorf("%s: made anew and joined", namespaceText(both))
 	}
+	if p.slots > maxSlots {
+		return fmt.Errorf("more than %d results are saved", maxSlots)
+	}
 	saved := make([]bool, p.slots)
 	for ph := range p.ops {
 		for i, o := range p.ops[ph] {
@@ -323,6 +335,8 @@ func (p *Plan) check() error {
 	return nil
 }
 
+const maxSlots = 1<<16 - 4 // the child counts them with 16 bits
+
 func (p *Plan) checkOp(o Op, i int, ph Phase, saved []bool) error {
 	if len(o.args) > 6 {
 		return errors.New("a system call has six arguments at most")
@@ -333,7 +347,7 @@ func (p *Plan) checkOp(o Op, i int, ph Phase, saved []bool) error {
 		}
 	}
 	rest := p.ops[ph][i+1:]
-	if o.skip < 0 || o.skip > len(rest) || (o.skip > 0 && rest[o.skip-1].owner != o.owner) {
+	if o.skip < 0 || o.skip > len(rest) || slices.ContainsFunc(rest[:o.skip], func(r Op) bool { return r.owner != o.owner }) {
 		return errors.New("skips calls that are not the primitive's own")
 	}
 	if o.save > p.slots {
@@ -365,7 +379,7 @@ func (p *Plan) checkArg(a Arg, saved []bool, depth int) error {
 		}
 	case kindData:
 		for _, f := range a.fields {
-			if f.Offset < 0 || f.Offset+f.size() > len(a.data) || (f.size() != 4 && f.size() != 8) {
+			if (f.size() != 4 && f.size() != 8) || f.Offset < 0 || f.Offset > len(a.data)-f.size() {
 				return errors.New("a field lies outside its structure")
 			}
 			if err := p.checkArg(f.Arg, saved, depth+1); err != nil {

@@ -39,26 +39,21 @@ type child struct {
 	mask   *uint64 // signals that were blocked in the starting thread
 	all    *uint64 // all signals
 	yields bool    // let other goroutines have the processor at once: they serve the child
-	shares bool    // the memory is the host's
 	reset  bool    // the handlers of signals have to be reset
-	report uintptr // descriptor on which a child with memory of its own reports
 
+	head [2]byte // of the program
+	*status
+}
+
+// status is what the kernel and the child tell the parent, in memory that they share in every way to clone.
+type status struct {
 	tid    int32 // the child in the caller's pid namespace, written by the kernel before the child runs
 	pidfd  int32
-	alive  int32   // not 0 until the child has executed its command or ended, written by the kernel
-	at     int32   // the call that is being made
-	head   [2]byte // of the program
-	failed failure
+	alive  int32 // not 0 until a child that shares our memory has executed its command or ended, written by the kernel
+	at     int32 // the call that is being made
+	failed int32 // the call that has failed + 1; 0: none
+	errno  int32
 }
-
-// failure is what a child leaves behind when it could not execute the command.
-type failure struct {
-	call  int32 // index + 1; 0: none; recloned: errno is the pid of the second child
-	errno int32
-	child int32 // 1: the second child
-}
-
-const recloned = -1
 
 // makeChild makes a child. Where the child shares the memory, it returns when the child has executed its command or ended.
 //
@@ -101,7 +96,7 @@ func live(c *child) {
 		c.at = int32(i)
 		o := (*sys.Call)(unsafe.Add(c.calls, uintptr(i)*unsafe.Sizeof(sys.Call{})))
 		if o.Kind == sys.Reclone {
-			fail(c, i, reclone(c, c.next))
+			fail(c, i, reclone(c.next))
 		}
 		r, e := perform(c, o)
 		if o.Kind == sys.Try {
@@ -193,16 +188,11 @@ func load(c *child, slot uint16, arg uintptr) uintptr {
 //go:nosplit
 //go:norace
 //go:nocheckptr
-func reclone(c, next *child) (errno uintptr) {
-	r, e := cloneSyscall(next.trap, next.clone[0], next.clone[1], next.clone[2], next.clone[3], next.clone[4], uintptr(unsafe.Pointer(next)))
+func reclone(next *child) (errno uintptr) {
+	_, e := cloneSyscall(next.trap, next.clone[0], next.clone[1], next.clone[2], next.clone[3], next.clone[4], uintptr(unsafe.Pointer(next)))
 	if e != 0 {
 		return e
 	}
-	if c.shares {
-		exit()
-	}
-	c.failed.call, c.failed.errno = recloned, int32(r)
-	rawSyscall(syscall.SYS_WRITE, c.report, uintptr(unsafe.Pointer(&c.failed)), unsafe.Sizeof(c.failed), 0, 0, 0)
 	exit()
 	return 0
 }
@@ -214,10 +204,7 @@ func reclone(c, next *child) (errno uintptr) {
 //go:norace
 //go:nocheckptr
 func fail(c *child, i int, errno uintptr) {
-	c.failed.call, c.failed.errno = int32(i+1), int32(errno)
-	if !c.shares {
-		rawSyscall(syscall.SYS_WRITE, c.report, uintptr(unsafe.Pointer(&c.failed)), unsafe.Sizeof(c.failed), 0, 0, 0)
-	}
+	c.failed, c.errno = int32(i+1), int32(errno)
 	exit()
 }
 

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -54,30 +55,32 @@ func (s *start) openInit() (err error) {
 		return err
 	}
 	s.extra = append(s.extra, s.init)
-	if s.init, err = s.raise(s.init); err != nil {
-		return err
+	if s.init.Fd() <= uintptr(len(s.files)) {
+		if s.init, err = s.duplicate(s.init); err != nil {
+			return err
+		}
 	}
 	ends, err := s.pipe()
 	s.reportRead, s.reportWrite = ends[0], ends[1]
 	return err
 }
 
-// own takes a new descriptor: it is closed when the start is over.
+// own takes a new descriptor and gives it a number above those of the command's: it is closed when the start is over.
 func (s *start) own(fd int, err error, name string) (*os.File, error) {
 	if err != nil {
 		return nil, os.NewSyscallError(name, err)
 	}
+	if fd <= len(s.files) {
+		low := fd
+		fd, err = unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, len(s.files)+1)
+		unix.Close(low) // a second copy would hide the end of a pipe
+		if err != nil {
+			return nil, os.NewSyscallError("fcntl", err)
+		}
+	}
 	f := os.NewFile(uintptr(fd), name)
 	s.extra = append(s.extra, f)
-	return s.raise(f)
-}
-
-// raise gives f a number above those of the command's descriptors.
-func (s *start) raise(f *os.File) (*os.File, error) {
-	if f.Fd() >= uintptr(len(s.files)+1) {
-		return f, nil
-	}
-	return s.duplicate(f)
+	return f, nil
 }
 
 func (s *start) duplicate(f *os.File) (*os.File, error) {
@@ -102,12 +105,13 @@ func (s *start) socket() ([2]*os.File, error) {
 }
 
 func (s *start) pair(fds [2]int, err error) (ends [2]*os.File, _ error) {
-	for i := range ends {
-		if ends[i], err = s.own(fds[i], err, "pipe"); err != nil {
-			return ends, err
-		}
+	if err != nil {
+		return ends, os.NewSyscallError("pipe", err)
 	}
-	return ends, nil
+	var e error
+	ends[0], err = s.own(fds[0], nil, "pipe")
+	ends[1], e = s.own(fds[1], nil, "pipe")
+	return ends, errors.Join(err, e)
 }
 
 // inherited are the descriptors that the child keeps at first.

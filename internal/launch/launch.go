@@ -44,6 +44,9 @@ func Start(ctx context.Context, p *plan.Plan, cmd *plan.Command, opt Options) (*
 	if err := p.Err(); err != nil {
 		return nil, err
 	}
+	if setID() {
+		return nil, &plan.Error{Primitive: "launch", Err: syscall.EPERM, Hint: "the host program was started set-user-ID or set-group-ID"}
+	}
 	if !p.Dies() {
 		return newStart(ctx, p, cmd, opt).perform()
 	}
@@ -109,6 +112,7 @@ type start struct {
 	init                    *os.File   // the init program
 	detour                  bool       // the init program executes the command in its own place
 	reportRead, reportWrite *os.File   // from the init program
+	entered                 bool       // package dumpable knows of the child
 }
 
 func newStart(ctx context.Context, p *plan.Plan, cmd *plan.Command, opt Options) *start {
@@ -187,7 +191,9 @@ func (s *start) launch() (*Process, error) {
 
 // try starts in one way. What the parent has done while the child waited is undone when the start fails.
 func (s *start) try(w way) (p *Process, err error) {
-	if s.prog, err = s.lower(w); err != nil {
+	err = s.lower(w)
+	defer s.prog.free() // what stays pinned would make the garbage collector end the host
+	if err != nil {
 		return nil, err
 	}
 	before := len(s.done)
@@ -243,34 +249,52 @@ func (s *start) stepOf(k plan.StepKind) int {
 
 // clone makes the child and waits until it has executed its command.
 func (s *start) clone() (*Process, error) {
-	defer s.prog.free()
-	if s.prog.way.vfork && s.changesUser() {
-		dumpable.Enter(s.plan.Joined() != 0)
-		defer dumpable.Leave()
+	if s.joins() || !s.plan.Waits() {
+		s.enter()
 	}
+	defer s.leave()
 	served := s.serve()
 	stop := s.watch()
-	pid, errno := s.prog.run()
+	errno := s.prog.run()
 	if errno != 0 {
 		stop()
 		served.end(s.prog)
-		if errno == uintptr(syscall.ENOSYS) {
+		// Older filters answer EPERM to calls that they do not know; where it is the truth, the next way answers it too.
+		if errno == uintptr(syscall.ENOSYS) || errno == uintptr(syscall.EPERM) && s.prog.way.clone3 {
 			return nil, errNoClone
 		}
 		return nil, s.failed(s.stepOf(plan.StepClone), syscall.Errno(errno))
 	}
-	return s.collect(int(pid), served, stop)
+	return s.collect(served, stop)
 }
 
-// changesUser reports whether a child that shares our memory may change what decides who may trace it.
-func (s *start) changesUser() bool {
-	if s.plan.Joined() != 0 {
-		return true
+// enter notes that a child that shares our memory goes on to where it may change who may trace it. While it waits for the
+// parent it has not come there, and its files in /proc have to be the parent's.
+func (s *start) enter() {
+	if s.prog.way.vfork && (s.joins() || s.calls(userCalls...)) {
+		dumpable.Enter(s.joins())
+		s.entered = true
 	}
-	for _, st := range s.steps {
-		if st.Kind == plan.StepCall && slices.Contains(userCalls, st.Op.Trap()) {
-			return true
-		}
+}
+
+func (s *start) leave() {
+	if s.entered {
+		dumpable.Leave()
+		s.entered = false
 	}
-	return false
+}
+
+// joins reports whether the child enters a sandbox whose processes may see it. After phase Join, setns is for a namespace that
+// the child has made itself (time_namespaces(7)).
+func (s *start) joins() bool {
+	return s.plan.Joined() != 0 || slices.ContainsFunc(s.steps, func(st plan.Step) bool {
+		return st.Kind == plan.StepCall && st.Phase == plan.Join && st.Op.Trap() == unix.SYS_SETNS
+	})
+}
+
+// calls reports whether the child makes one of the system calls.
+func (s *start) calls(traps ...uintptr) bool {
+	return slices.ContainsFunc(s.steps, func(st plan.Step) bool {
+		return st.Kind == plan.StepCall && slices.Contains(traps, st.Op.Trap())
+	})
 }

@@ -6,7 +6,6 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -16,11 +15,6 @@ import (
 
 	"github.com/caisson-dev/caisson/plan"
 )
-
-// helpers are what the test program can be besides.
-var helpers = map[string]func() error{
-	"without descriptors": withoutDescriptors,
-}
 
 // withoutDescriptors starts where no descriptor is left. The start must fail, and the host go on: memory that stays
 // pinned makes the garbage collector end the program.
@@ -191,5 +185,3 @@ func TestFirstChildKilled(t *testing.T) {
 		})
 	}
 }
-
-var _ = strings.Fields

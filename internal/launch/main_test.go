@@ -3,6 +3,7 @@ package launch
 import (
 	"bytes"
 	"context"
+	flagpkg "flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -24,8 +24,24 @@ import (
 // tested in a process of its own.
 const helperName = "CAISSON_LAUNCH_HELPER"
 
+// helpers are what the test program can be besides.
+func helpers() map[string]func() error {
+	return map[string]func() error{
+		"without descriptors": withoutDescriptors,
+		"signals":             signals,
+		"signal state":        signalState,
+		"4 KiB":               littleMemory,
+		"die":                 startAndDie,
+		"die in a loop":       startForever,
+		"filtered":            filtered,
+		"hidden":              hidden,
+		"many descriptors":    manyDescriptors,
+		"no close_range":      noCloseRange,
+	}
+}
+
 func TestMain(m *testing.M) {
-	if f, ok := helpers[os.Getenv(helperName)]; ok {
+	if f, ok := helpers()[os.Getenv(helperName)]; ok {
 		os.Unsetenv(helperName)
 		if err := f(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -39,7 +55,7 @@ func TestMain(m *testing.M) {
 // helper is the test program as that helper, in its own process.
 func helper(t testing.TB, name string, env ...string) *exec.Cmd {
 	t.Helper()
-	require.Contains(t, helpers, name)
+	require.Contains(t, helpers(), name)
 	c := exec.Command("/proc/self/exe", "-test.timeout=5m")
 	c.Env = append(append(os.Environ(), helperName+"="+name), env...)
 	return c
@@ -54,7 +70,7 @@ func help(t testing.TB, name string, env ...string) {
 
 // loops shortens what is repeated where the machine is slow.
 func loops(n int) int {
-	if testing.Short() || os.Getenv("CAISSON_SLOW") != "" {
+	if flagpkg.Parsed() && testing.Short() || os.Getenv("CAISSON_SLOW") != "" {
 		return max(n/20, 3)
 	}
 	return n
@@ -189,7 +205,8 @@ func world() string {
 	var b bytes.Buffer
 	entries, _ := os.ReadDir("/proc/self/fd")
 	for _, e := range entries {
-		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && !strings.HasPrefix(target, "/proc/") {
+		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && !strings.HasPrefix(target, "/proc/") &&
+			target != "anon_inode:[eventpoll]" && target != "anon_inode:[eventfd]" { // the runtime's own
 			fmt.Fprintln(&b, "fd", e.Name(), target)
 		}
 	}
@@ -256,13 +273,3 @@ func needRoot(t testing.TB) {
 		t.Skip("needs root: the test runs as uid " + strconv.Itoa(os.Geteuid()))
 	}
 }
-
-// errorEcho is an errno's text for messages of helpers.
-func check(what string, err error) error {
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	return nil
-}
-
-var _ = syscall.SIGKILL

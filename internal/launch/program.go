@@ -5,6 +5,8 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -26,7 +28,8 @@ type program struct {
 	slots    []uintptr
 
 	inspected bool        // the child looks at the program before it executes it
-	report    [2]*os.File // a child with memory of its own reports here
+	shared    []byte      // memory that a child with a copy of all other memory shares with us
+	report    [2]*os.File // its end tells that such a child has executed the command or ended
 	socket    [2]*os.File // 0: ours, 1: the child's; while it waits
 }
 
@@ -34,14 +37,20 @@ const stackSize = 8 << 10
 
 const cloneClearSighand = 0x100000000
 
-// lower makes the program for one way to clone.
-func (s *start) lower(w way) (p *program, err error) {
-	p = &program{way: w, slots: make([]uintptr, s.plan.Slots()+1)}
+// lower makes the program for one way to clone. It is to be freed, also after an error.
+func (s *start) lower(w way) error {
+	p := &program{way: w, slots: make([]uintptr, s.plan.Slots()+1)}
 	s.prog = p
+	for i := range p.slots {
+		p.slots[i] = ^uintptr(0) // what was skipped is no descriptor
+	}
 	p.mem.Pin(&p.slots[0])
 	p.add()
 	if err := s.descriptors(p); err != nil {
-		return nil, err
+		return err
+	}
+	if s.joins() && !w.vfork { // as package dumpable does it where the memory is shared
+		p.call(s.stepOf(plan.StepClone), unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
 	}
 	p.closeAllBut(s.stepOf(plan.StepClone), s.inherited(p))
 	if cg, ok := s.plan.CgroupFile(s.run); ok && !w.clone3 {
@@ -52,14 +61,13 @@ func (s *start) lower(w way) (p *program, err error) {
 			s.inspect(p)
 		}
 		if err := s.lowerStep(p, i, st); err != nil {
-			return nil, s.failed(i, err)
+			return s.failed(i, err)
 		}
 		if s.opt.Fault == i+1 {
 			p.breakCall(i)
 		}
 	}
-	s.arm(p)
-	return p, nil
+	return s.arm(p)
 }
 
 // add begins the calls of a further child.
@@ -216,15 +224,28 @@ func haveCloseRange() bool {
 	return e == 0
 }
 
-// highestDescriptor is an upper bound: the limit may have been lowered after a descriptor was opened.
+// highestDescriptor is an upper bound with room for what others open meanwhile. The limit of descriptors is none: it may have
+// been lowered after some were opened, and it may be a billion.
 func highestDescriptor() uintptr {
+	const room = 65536
+	b, err := os.ReadFile("/proc/self/status")
+	_, rest, found := strings.Cut(string(b), "\nFDSize:")
+	if line, _, _ := strings.Cut(rest, "\n"); err == nil && found {
+		if n, err := strconv.ParseUint(strings.TrimSpace(line), 10, 31); err == nil {
+			return uintptr(n) + room
+		}
+	}
 	var lim unix.Rlimit
 	unix.Getrlimit(unix.RLIMIT_NOFILE, &lim)
-	return uintptr(max(lim.Cur, 65536))
+	return uintptr(max(lim.Cur, room))
 }
 
 // arm fills in what the kernel is asked to make.
-func (s *start) arm(p *program) {
+func (s *start) arm(p *program) error {
+	states, err := p.states()
+	if err != nil {
+		return s.failed(s.stepOf(plan.StepClone), err)
+	}
 	first, second, _ := s.plan.FirstClone()
 	mask, all := new(uint64), new(uint64)
 	*all = ^uint64(0)
@@ -234,10 +255,8 @@ func (s *start) arm(p *program) {
 		p.mem.Pin(c)
 		p.mem.Pin(&p.calls[i][0])
 		*c = child{calls: unsafe.Pointer(&p.calls[i][0]), n: len(p.calls[i]), slots: unsafe.Pointer(&p.slots[0]), mask: mask, all: all,
-			shares: p.way.vfork, yields: s.plan.Waits(), pidfd: -1, alive: 1, failed: failure{child: int32(i)}}
-		if p.report[1] != nil {
-			c.report = p.report[1].Fd()
-		}
+			yields: s.plan.Waits(), status: &states[i]}
+		*c.status = status{pidfd: -1, alive: 1}
 	}
 	one := p.children[0]
 	args := s.cloneArgs(p, one, first)
@@ -252,6 +271,23 @@ func (s *start) arm(p *program) {
 		p.request(two, args)
 		one.next = two
 	}
+	return nil
+}
+
+// states makes the memory in which the kernel and the children tell what they do.
+func (p *program) states() ([]status, error) {
+	if p.way.vfork {
+		states := make([]status, len(p.children))
+		p.mem.Pin(&states[0])
+		return states, nil
+	}
+	size := len(p.children) * int(unsafe.Sizeof(status{}))
+	var err error
+	p.shared, err = unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, err
+	}
+	return unsafe.Slice((*status)(unsafe.Pointer(&p.shared[0])), len(p.children)), nil
 }
 
 func (s *start) cloneArgs(p *program, c *child, flags uint64) *cloneArgs {
@@ -286,9 +322,9 @@ func (p *program) request(c *child, a *cloneArgs) {
 }
 
 // run makes the child. On the vfork path no child shares the memory any more when it returns.
-func (p *program) run() (pid, errno uintptr) {
+func (p *program) run() (errno uintptr) {
 	one := p.children[0]
-	pid, errno = makeChild(one)
+	_, errno = makeChild(one)
 	if p.way.vfork && len(p.children) > 1 {
 		// Someone may have killed the first child while the second one goes on.
 		two := p.children[1]
@@ -296,7 +332,7 @@ func (p *program) run() (pid, errno uintptr) {
 			time.Sleep(50 * time.Microsecond)
 		}
 	}
-	return pid, errno
+	return errno
 }
 
 // last is the child that executes the command.
@@ -312,6 +348,15 @@ func (p *program) pids() (pids []int) {
 	return pids
 }
 
+// closeHandles closes the pidfds that nobody has taken over.
+func (p *program) closeHandles() {
+	for _, c := range p.children {
+		if c.pidfd >= 0 {
+			unix.Close(int(c.pidfd))
+		}
+	}
+}
+
 // kill ends the children. It may be called only while none of them has been waited for.
 func (p *program) kill() {
 	for _, pid := range p.pids() {
@@ -321,5 +366,8 @@ func (p *program) kill() {
 
 func (p *program) free() {
 	p.mem.Free()
+	if p.shared != nil {
+		unix.Munmap(p.shared)
+	}
 	runtime.KeepAlive(p)
 }

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -20,13 +19,12 @@ import (
 // server performs the parent's actions while the child waits. The starting thread sleeps meanwhile.
 type server struct {
 	s    *start
-	pid  chan int // the child's, where the memory does not tell it
 	done chan struct{}
 	err  error
 }
 
 func (s *start) serve() *server {
-	v := &server{s: s, pid: make(chan int, 1), done: make(chan struct{})}
+	v := &server{s: s, done: make(chan struct{})}
 	if !s.plan.Waits() {
 		close(v.done)
 		return v
@@ -42,9 +40,6 @@ func (v *server) run(p *program) {
 		return // the child has ended
 	}
 	v.s.run.PID = int(atomic.LoadInt32(&p.last().tid))
-	if v.s.run.PID == 0 {
-		v.s.run.PID = <-v.pid
-	}
 	for i, st := range v.s.steps {
 		if st.Kind != plan.StepWhile {
 			continue
@@ -53,6 +48,9 @@ func (v *server) run(p *program) {
 			unix.Kill(v.s.run.PID, unix.SIGKILL)
 			return
 		}
+	}
+	if !v.s.joins() {
+		v.s.enter()
 	}
 	ignoringEINTR(func() (int, error) { return unix.Write(fd, b) })
 }
@@ -73,7 +71,6 @@ func (v *server) end(p *program) error {
 	if p.socket[1] != nil {
 		p.socket[1].Close()
 	}
-	close(v.pid)
 	<-v.done
 	return v.err
 }
@@ -107,16 +104,14 @@ func (s *start) watch() (stop func()) {
 }
 
 // collect finds out what became of the child, and takes it over or buries it.
-func (s *start) collect(pid int, v *server, stop func()) (*Process, error) {
-	var copied failure
+func (s *start) collect(v *server, stop func()) (p *Process, err error) {
+	defer s.prog.closeHandles()
 	if !s.prog.way.vfork {
-		copied = s.readReport(pid, v)
+		s.awaitReport()
 	}
-	err := v.end(s.prog)
-	if err == nil {
-		err = s.childError(copied)
+	if err = v.end(s.prog); err == nil {
+		err = s.childError()
 	}
-	var p *Process
 	if err == nil {
 		p, err = s.takeOver()
 	}
@@ -137,34 +132,17 @@ func (s *start) collect(pid int, v *server, stop func()) (*Process, error) {
 	return nil, err
 }
 
-// readReport reads what a child with memory of its own tells, until execve has closed its end of the pipe.
-func (s *start) readReport(pid int, v *server) (f failure) {
-	p := s.prog
-	p.report[1].Close()
-	if len(p.children) == 1 {
-		v.pid <- pid
-	}
-	b := unsafe.Slice((*byte)(unsafe.Pointer(&f)), unsafe.Sizeof(f))
-	for {
-		if _, err := io.ReadFull(p.report[0], b); err != nil {
-			return failure{}
-		}
-		if f.call != recloned {
-			return f
-		}
-		atomic.StoreInt32(&p.last().tid, f.errno)
-		v.pid <- int(f.errno)
-	}
+// awaitReport waits until a child with memory of its own has executed the command or ended: execve closes its end.
+func (s *start) awaitReport() {
+	s.prog.report[1].Close()
+	io.Copy(io.Discard, s.prog.report[0])
 }
 
 // childError says why a child has not executed the command, or nil.
-func (s *start) childError(copied failure) error {
-	if !s.prog.way.vfork {
-		return s.callError(copied)
-	}
-	for _, c := range s.prog.children {
-		if c.failed.call > 0 {
-			return s.callError(c.failed)
+func (s *start) childError() error {
+	for i, c := range s.prog.children {
+		if c.failed > 0 {
+			return s.callError(s.prog.calls[i][c.failed-1].Step, c.errno)
 		}
 	}
 	n := len(s.prog.children) - 1
@@ -173,6 +151,13 @@ func (s *start) childError(copied failure) error {
 		return s.failed(s.reached(), errKilled)
 	}
 	return nil
+}
+
+func (s *start) callError(step int, errno int32) error {
+	if errno == scriptErrno {
+		return errScript
+	}
+	return s.failed(step, syscall.Errno(errno))
 }
 
 // errKilled: nobody but the context, the kernel's memory limit or an administrator sends SIGKILL to a child that is not
@@ -189,23 +174,13 @@ func (s *start) reached() int {
 	return s.stepOf(plan.StepClone)
 }
 
-func (s *start) callError(f failure) error {
-	if f.call <= 0 {
-		return nil
-	}
-	if f.errno == scriptErrno {
-		return errScript
-	}
-	c := s.prog.calls[f.child][f.call-1]
-	return s.failed(c.Step, syscall.Errno(f.errno))
-}
-
 // takeOver makes the Process of a child that has executed the command, or the init process that starts it.
 func (s *start) takeOver() (*Process, error) {
 	c := s.prog.last()
 	p := &Process{PID: int(c.tid), Run: s.run, undo: s.done}
 	s.run.PID = p.PID
 	fd := int(c.pidfd)
+	c.pidfd = -1
 	if fd < 0 {
 		var err error
 		if fd, err = unix.PidfdOpen(p.PID, 0); err != nil {
