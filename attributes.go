@@ -2,9 +2,9 @@ package caisson
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,7 +26,7 @@ type User struct {
 // Apply implements plan.Primitive.
 func (u User) Apply(p *plan.Plan) error {
 	const none = math.MaxUint32 // (uid_t)-1: setresuid(2) takes it for "leave alone"
-	if u.UID == none || u.GID == none {
+	if u.UID == none || u.GID == none || slices.Contains(u.Groups, none) {
 		return fmt.Errorf("%d is not an id: %w", uint32(none), syscall.EINVAL)
 	}
 	if u.NoSetGroups && len(u.Groups) > 0 {
@@ -44,7 +44,8 @@ func (u User) Apply(p *plan.Plan) error {
 
 const unmapped = "the id has no place in the user namespace's id map"
 
-func id(n uint32) plan.Arg { return plan.Int(int(n)) }
+// id is a number of 32 bits without a sign, also where an int has no more than 32 bits.
+func id(n uint32) plan.Arg { return plan.Number(uint64(n), strconv.FormatUint(uint64(n), 10)) }
 
 func (u User) setgroups() plan.Op {
 	list, text := plan.Null(), make([]string, len(u.Groups))
@@ -93,7 +94,7 @@ type Affinity []int
 // Apply implements plan.Primitive.
 func (a Affinity) Apply(p *plan.Plan) error {
 	if len(a) == 0 {
-		return errors.New("Affinity needs a CPU")
+		return fmt.Errorf("Affinity needs a CPU: %w", syscall.EINVAL)
 	}
 	var set unix.CPUSet
 	text := make([]string, len(a))

@@ -251,7 +251,13 @@ func (c *Cmd) launch(cmd *plan.Command) (*Process, error) {
 	if err != nil {
 		return nil, notFound(err, !strings.Contains(c.Path, "/"))
 	}
-	return newProcess(c, child), nil
+	process := newProcess(c, child)
+	if c.in != nil && (c.plan.Cloned()|c.plan.Joined())&unix.CLONE_NEWPID != 0 {
+		// The first process of a pid namespace does not end before all others in it have been waited for, also those
+		// whose parent is outside: whoever waits for the sandbox would wait for whoever waits for this command.
+		go process.Wait()
+	}
+	return process, nil
 }
 
 // notFound makes a program that does not exist an exec.ErrNotFound too. Where several directories were searched, one of them may

@@ -79,7 +79,10 @@ func ParseRlimit(s string) (Rlimit, error) {
 	if err != nil {
 		return Rlimit{}, fmt.Errorf("limit %q: %w", s, err)
 	}
-	return l, l.check()
+	if err := l.check(); err != nil {
+		return Rlimit{}, err
+	}
+	return l, nil
 }
 
 func parseLimit(s string) (uint64, error) {

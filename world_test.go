@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -160,17 +161,25 @@ func userNamespace() plan.Primitive {
 	return plan.Func(func(p *plan.Plan) error {
 		p.Clone(unix.CLONE_NEWUSER)
 		p.While(plan.Action{Name: "write the id maps", Do: func(r *plan.Run) error {
-			if err := dumpable.Wait(r.Context); err != nil {
-				return err
-			}
 			dir := "/proc/" + strconv.Itoa(r.PID)
-			return errors.Join(os.WriteFile(dir+"/setgroups", []byte("deny"), 0), writeMap(dir+"/uid_map", os.Geteuid()),
-				writeMap(dir+"/gid_map", os.Getegid()))
+			return errors.Join(write(r, dir+"/setgroups", "deny"), write(r, dir+"/uid_map", oneID(os.Geteuid())),
+				write(r, dir+"/gid_map", oneID(os.Getegid())))
 		}})
 		return nil
 	})
 }
 
-func writeMap(name string, id int) error {
-	return os.WriteFile(name, fmt.Appendf(nil, "%d %d 1", id, id), 0)
+func oneID(id int) string { return fmt.Sprintf("%d %d 1", id, id) }
+
+// write writes to a file of the child, which is not ours while another start keeps the dumpable flag cleared.
+func write(r *plan.Run, name, text string) error {
+	for {
+		err := os.WriteFile(name, []byte(text), 0)
+		if !errors.Is(err, syscall.EACCES) || r.Context.Err() != nil {
+			return err
+		}
+		if err := dumpable.Wait(r.Context); err != nil {
+			return err
+		}
+	}
 }

@@ -215,30 +215,33 @@ func TestDoGoexit(t *testing.T) {
 
 // A function that unlocks its thread is found out when it has moved to another one.
 func TestDoUnlocked(t *testing.T) {
-	var seen error
-	for range 1000 {
-		if seen != nil {
-			break
-		}
-		seen = Do(Set(0), func() error {
+	eachProcessors(t, func(t *testing.T) {
+		release := make(chan bool)
+		defer close(release)
+		err := Do(Set(0), func() error {
 			before := unix.Gettid()
 			runtime.UnlockOSThread()
-			var wg sync.WaitGroup
-			for range 4 {
-				wg.Go(func() { time.Sleep(50 * time.Microsecond) })
-			}
-			for range 100 {
-				if unix.Gettid() != before {
-					return nil
+			for range 200 { // until somebody else has our thread, and keeps it
+				got := make(chan bool)
+				go func() {
+					runtime.LockOSThread()
+					defer runtime.UnlockOSThread()
+					got <- unix.Gettid() == before
+					<-release
+				}()
+				if <-got {
+					break
 				}
-				time.Sleep(50 * time.Microsecond)
 			}
-			wg.Wait()
 			return nil
 		})
-	}
-	require.ErrorIs(t, seen, unix.EINVAL)
-	require.ErrorContains(t, seen, "unlocked its thread")
+		require.ErrorIs(t, err, unix.EINVAL)
+		require.ErrorContains(t, err, "unlocked its thread")
+	})
+	// One that stays on it does no harm: the thread is thrown away all the same.
+	var tid int
+	require.NoError(t, Do(Set(0), func() error { tid = unix.Gettid(); runtime.UnlockOSThread(); return nil }))
+	require.Eventually(t, func() bool { return unix.Tgkill(unix.Getpid(), tid, 0) == unix.ESRCH }, 5*time.Second, time.Millisecond)
 }
 
 // It does not matter that Do is called from inside Do: the inner one begins where the program is.

@@ -112,35 +112,45 @@ func findHelper(name string) (string, error) {
 }
 
 func (m IDs) applyFor(p *plan.Plan, c caller) error {
-	if err := m.check(); err != nil {
+	writes, dropGroups, err := m.writes(c)
+	if err != nil {
 		return err
-	}
-	uid := mapFile{name: "uid", ranges: m.UIDs, own: c.uid, privileged: c.setuid, find: c.findUID}
-	gid := mapFile{name: "gid", ranges: m.GIDs, own: c.gid, privileged: c.setgid, find: c.findGID}
-	for _, f := range []*mapFile{&uid, &gid} {
-		if err := f.choose(); err != nil {
-			return err
-		}
-	}
-	allowed := gid.trusted() && !c.deniesSetgroups
-	if m.Setgroups == AllowSetgroups && !allowed {
-		return &Error{Op: "allow setgroups", Err: syscall.EPERM, Hint: "needs CAP_SETGID or subordinate group ids, and a user namespace that allows it"}
 	}
 	if err := p.Claim(plan.IDMap); err != nil {
 		return err
 	}
 	p.Clone(unix.CLONE_NEWUSER)
-	deny := m.Setgroups == DenySetgroups || !gid.trusted()
-	if deny {
-		p.While(writing("setgroups", "deny"))
+	for _, w := range writes {
+		p.While(w)
 	}
-	p.While(gid.action())
-	p.While(uid.action())
 	p.Late(func() error {
-		takeIDs(p, inside(m.UIDs, c.uid), inside(m.GIDs, c.gid), allowed && !deny)
+		takeIDs(p, inside(m.UIDs, c.uid), inside(m.GIDs, c.gid), dropGroups)
 		return nil
 	})
 	return nil
+}
+
+// writes are what makes the maps those of a process in a new user namespace, and whether that may then drop its groups.
+func (m IDs) writes(c caller) (writes []plan.Action, dropGroups bool, err error) {
+	if err := m.check(); err != nil {
+		return nil, false, err
+	}
+	uid := mapFile{name: "uid", ranges: m.UIDs, own: c.uid, privileged: c.setuid, find: c.findUID}
+	gid := mapFile{name: "gid", ranges: m.GIDs, own: c.gid, privileged: c.setgid, find: c.findGID}
+	for _, f := range []*mapFile{&uid, &gid} {
+		if err := f.choose(); err != nil {
+			return nil, false, err
+		}
+	}
+	allowed := gid.trusted() && !c.deniesSetgroups
+	if m.Setgroups == AllowSetgroups && !allowed {
+		return nil, false, &Error{Op: "allow setgroups", Err: syscall.EPERM, Hint: "needs CAP_SETGID or subordinate group ids, and a user namespace that allows it"}
+	}
+	deny := m.Setgroups == DenySetgroups || !gid.trusted()
+	if deny { // before the map, without privilege
+		writes = append(writes, writing("setgroups", "deny"))
+	}
+	return append(writes, gid.action(), uid.action()), allowed && !deny, nil
 }
 
 func (m IDs) check() error {

@@ -246,7 +246,7 @@ func TestDescriptorsAreClosed(t *testing.T) {
 		refused(t, Join{Path: fmt.Sprintf("/proc/%d/ns/net", pid), Kinds: UTS})
 		require.NoError(t, Do(Join{PIDFD: pidfd}, func() error { return nil }))
 		require.Error(t, errors.Join(plan.Build(Join{Path: "/etc/passwd"}).Err()))
-		made, err := New(User | UTS)
+		made, err := New(UTS)
 		require.NoError(t, err)
 		require.NoError(t, made.Close())
 		_, err = List()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -219,12 +220,26 @@ func TestParseLink(t *testing.T) {
 	}
 }
 
+// hasProgram skips where there is no program to hold a user namespace for a moment.
+func hasProgram(t *testing.T) {
+	t.Helper()
+	if runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64" {
+		return
+	}
+	_, err := New(User)
+	require.ErrorIs(t, err, errors.ErrUnsupported)
+	t.Skip("no program for this architecture: " + err.Error())
+}
+
 func TestNew(t *testing.T) {
 	asRoot(t)
 	for _, s := range []Set{Net, Net | UTS | IPC | Mount | Cgroup, Time, User | Net | UTS, User} {
 		t.Run(s.String(), func(t *testing.T) {
 			for k := range s.Each() {
 				hasNamespace(t, k)
+			}
+			if s.Has(User) {
+				hasProgram(t)
 			}
 			made, err := New(s)
 			require.NoError(t, err)
@@ -247,6 +262,7 @@ func TestNew(t *testing.T) {
 
 func TestNewWithMap(t *testing.T) {
 	asRoot(t)
+	hasProgram(t)
 	made, err := IDs{UIDs: []Range{{0, 100000, 10}}, GIDs: []Range{{0, 200000, 10}}}.New(UTS)
 	require.NoError(t, err)
 	defer made.Close()
@@ -262,6 +278,7 @@ func TestNewOfOrdinaryUser(t *testing.T) {
 		return
 	}
 	hasUserNamespaces(t)
+	hasProgram(t)
 	made, err := New(User | Net)
 	require.NoError(t, err)
 	defer made.Close()
@@ -296,6 +313,9 @@ func TestPin(t *testing.T) {
 	dir := privateDir(t)
 	for _, s := range []Set{Net, UTS, Mount, User} {
 		t.Run(s.String(), func(t *testing.T) {
+			if s == User {
+				hasProgram(t)
+			}
 			made, err := New(s)
 			require.NoError(t, err)
 			path := filepath.Join(dir, s.String())

@@ -1,14 +1,16 @@
 package namespaces
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/caisson-dev/caisson/internal/launch"
+	"github.com/caisson-dev/caisson/internal/initprog"
 	"github.com/caisson-dev/caisson/plan"
 )
 
@@ -43,8 +45,9 @@ func newable(kinds Set) error {
 	return kinds.check()
 }
 
-// New makes a user namespace with these maps, and namespaces of other kinds that belong to it; see [New].
-func (m IDs) New(kinds Set) (Namespaces, error) {
+// New makes a user namespace with these maps, and namespaces of other kinds that belong to it; see [New]. It has a way to do
+// so on amd64 and arm64 only.
+func (m IDs) New(kinds Set) (made Namespaces, err error) {
 	kinds |= User
 	if err := newable(kinds); err != nil {
 		return nil, err
@@ -52,37 +55,55 @@ func (m IDs) New(kinds Set) (Namespaces, error) {
 	if kinds.Has(Time) {
 		return nil, unsupported("make a time namespace", "not together with a user namespace")
 	}
-	var made Namespaces
-	p := plan.Build(m, kinds, plan.Func(func(p *plan.Plan) error {
-		p.Late(func() error { // after the maps
-			p.While(plan.Action{Name: "open /proc/PID/ns", Do: func(r *plan.Run) error {
-				return keep(r, kinds, &made)
-			}})
-			return nil
-		})
-		return nil
-	}))
-	// A process is needed only to make them, and ends before it would execute anything.
-	nothing := &plan.Command{Candidates: []string{"/"}, Args: []string{"/"}}
-	_, err := launch.Start(context.Background(), p, nothing, launch.Options{})
-	if errors.Is(err, errKept) {
-		return made, nil
+	c, err := currentCaller()
+	if err != nil {
+		return nil, err
 	}
-	return nil, errors.Join(err, made.Close())
-}
-
-// errKept ends a start that has done what it is for.
-var errKept = errors.New("the namespaces are open")
-
-func keep(r *plan.Run, kinds Set, made *Namespaces) error {
-	err := patiently(r.Context, func() (err error) {
-		*made, err = openNew("/proc/"+strconv.Itoa(r.PID)+"/ns/", kinds)
+	writes, _, err := m.writes(c)
+	if err != nil {
+		return nil, err
+	}
+	err = withProcess(kinds, func(pid int) error {
+		r := &plan.Run{Context: context.Background(), PID: pid}
+		for _, w := range writes {
+			if err := w.Do(r); err != nil {
+				return err
+			}
+		}
+		made, err = openNew("/proc/"+strconv.Itoa(pid)+"/ns/", kinds)
 		return err
 	})
-	if err == nil {
-		err = errKept
+	return made, err
+}
+
+// withProcess calls f while there is a process in new namespaces. No thread of ours may enter a user namespace, so a process
+// must: one that executes our own small program, and is stopped, as a traced one, before the program's first instruction.
+func withProcess(kinds Set, f func(pid int) error) error {
+	program, err := initprog.Open()
+	if err != nil {
+		return err
 	}
-	return err
+	defer program.Close()
+	return onThread(func() error { // only the thread that traces may wait for what it traces
+		pid, err := syscall.ForkExec("/proc/self/fd/0", []string{"namespaces"}, &syscall.ProcAttr{Files: []uintptr{program.Fd()},
+			Sys: &syscall.SysProcAttr{Cloneflags: uintptr(kinds), Ptrace: true, Pdeathsig: syscall.SIGKILL}})
+		if err != nil {
+			return fail(err, "clone(%v)", kinds)
+		}
+		defer func() {
+			unix.Kill(pid, unix.SIGKILL)
+			waitFor(pid)
+		}()
+		if ws, err := waitFor(pid); err != nil || !ws.Stopped() {
+			return fail(cmp.Or(err, error(syscall.ECHILD)), "wait for a process in new namespaces")
+		}
+		return f(pid)
+	})
+}
+
+func waitFor(pid int) (ws unix.WaitStatus, err error) {
+	_, err = retry(func() (int, error) { return unix.Wait4(pid, &ws, unix.WALL, nil) })
+	return ws, err
 }
 
 func openNew(dir string, kinds Set) (all Namespaces, err error) {

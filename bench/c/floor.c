@@ -424,7 +424,7 @@ int main(void)
 		for (char *w = strtok(line, "\t\n"); w && n < 63; w = strtok(NULL, "\t\n"))
 			words[n++] = w;
 		words[n] = NULL;
-		if (n < 3)
+		if (n < 3 || (n > 3 && words[0][0] != 'b')) // an argument that nobody meant would cost time
 			fputs("what?\n", out);
 		else
 			answer(out, words);

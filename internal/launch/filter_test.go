@@ -54,8 +54,13 @@ var filters = map[string]struct {
 }
 
 func TestOuterFilter(t *testing.T) {
-	for name := range filters {
-		t.Run(name, func(t *testing.T) { help(t, "filtered", "CAISSON_FILTER="+name) })
+	for name, f := range filters {
+		t.Run(name, func(t *testing.T) {
+			if maps, err := os.ReadFile("/proc/self/maps"); err == nil && f.errno == syscall.EPERM && f.traps[0] == unix.SYS_CLONE3 && strings.Contains(string(maps), "/libc.so") {
+				t.Skip("linked with glibc, which makes no threads where clone3 answers EPERM; CGO_ENABLED=0 runs this")
+			}
+			help(t, "filtered", "CAISSON_FILTER="+name)
+		})
 	}
 }
 

@@ -2,8 +2,11 @@ package launch
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -51,65 +54,72 @@ func TestStart(t *testing.T) {
 
 func TestServed(t *testing.T) {
 	var ns uint64 = unix.CLONE_NEWPID | unix.CLONE_NEWUSER
+	skipWithoutUserNamespaces(t, errors.New("asked first"))
 	for name, opt := range ways {
 		t.Run(name, func(t *testing.T) {
-			p := plan.Build(plan.Func(func(p *plan.Plan) error {
-				p.Clone(ns)
-				p.DieWithParent()
-				p.While(plan.Action{Name: "write uid_map", Do: func(r *plan.Run) error {
-					return os.WriteFile("/proc/"+plan.Int(r.PID).String()+"/uid_map", []byte("0 0 1"), 0)
-				}})
-				return nil
-			}))
+			p := plan.Build(clone(ns), dies(), served(mapRoot))
 			out := strings.Fields(output(t, opt, p, "echo $$; cat /proc/self/uid_map"))
-			require.Equal(t, []string{"1", "0", "0", "1"}, out)
+			require.Equal(t, []string{"1", "0", strconv.Itoa(os.Geteuid()), "1"}, out)
 		})
 	}
 }
 
 func TestJoin(t *testing.T) {
+	needRoot(t)
 	for name, opt := range ways {
 		t.Run(name, func(t *testing.T) {
-			p := plan.Build(plan.Func(func(p *plan.Plan) error {
-				ns := p.Open(`"/proc/self/ns/pid" as pidns`, func(*plan.Run) (*os.File, error) { return os.Open("/proc/self/ns/pid") })
-				p.Join(unix.CLONE_NEWPID, plan.Call("setns", unix.SYS_SETNS, plan.FD(ns), plan.Int(unix.CLONE_NEWPID)))
-				p.Clone(unix.CLONE_NEWUTS)
-				p.DieWithParent()
-				p.While(plan.Action{Name: "look", Do: func(r *plan.Run) error {
-					require.NotZero(t, r.PID)
-					return syscall.Kill(r.PID, 0)
-				}})
-				return nil
+			p := plan.Build(joinOwn("pid"), clone(unix.CLONE_NEWUTS), dies(), served(func(r *plan.Run) error {
+				require.NotZero(t, r.PID)
+				return syscall.Kill(r.PID, 0)
 			}))
 			require.Equal(t, "hi\n", output(t, opt, p, "echo hi"))
 		})
 	}
 }
 
+// TestEveryStepFails: each step, made to fail, is the one that the error names, and nothing is left behind.
 func TestEveryStepFails(t *testing.T) {
-	p := plan.Build(plan.Func(func(p *plan.Plan) error {
-		p.Clone(unix.CLONE_NEWUTS | unix.CLONE_NEWNS)
-		p.DieWithParent()
-		f := p.Open(`"/" as root`, func(*plan.Run) (*os.File, error) { return os.Open("/") })
-		p.While(plan.Action{Name: "nothing", Do: func(r *plan.Run) error { return nil }})
-		s := p.Slot()
-		p.Child(plan.Sources, plan.Call("dup", unix.SYS_DUP, plan.FD(f)).Save(s), plan.Call("close", unix.SYS_CLOSE, plan.Saved(s)))
-		return nil
-	}))
-	cmd := &plan.Command{Candidates: []string{"/bin/true"}, Args: []string{"true"}, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}, Dir: "/"}
-	n := len(p.Steps(cmd))
-	t.Log("\n" + p.Text(cmd))
-	for name, opt := range ways {
-		for k := 1; k <= n; k++ {
-			opt.Fault = k
-			_, err := Start(context.Background(), p, cmd, opt)
-			if p.Steps(cmd)[k-1].Kind == plan.StepClone {
-				continue
-			}
-			var e *plan.Error
-			require.ErrorAs(t, err, &e, "%s %d", name, k)
-			require.Equal(t, k, e.Step, err)
-			require.ErrorIs(t, err, syscall.EBADF)
+	needRoot(t)
+	for _, twice := range []bool{false, true} {
+		parts := []plan.Primitive{clone(unix.CLONE_NEWUTS | unix.CLONE_NEWNS), dies(), nobody(), part(func(p *plan.Plan) {
+			f := p.Open(`"/" as root`, func(*plan.Run) (*os.File, error) { return os.Open("/") })
+			s := p.Slot()
+			p.Child(plan.Sources, plan.Call("dup", unix.SYS_DUP, plan.FD(f)).Save(s), plan.Call("close", unix.SYS_CLOSE, plan.Saved(s)))
+		})}
+		if twice {
+			parts = append(parts, joinOwn("pid"))
+		}
+		for name, opt := range ways {
+			t.Run(fmt.Sprintf("%s, two children %t", name, twice), func(t *testing.T) { everyStepFails(t, opt, parts) })
 		}
 	}
+}
+
+func everyStepFails(t *testing.T, opt Options, parts []plan.Primitive) {
+	unchanged(t)
+	begun, undone := 0, 0
+	count := plan.Action{Name: "count", Do: func(*plan.Run) error { begun++; return nil }, Undo: func(*plan.Run) error { undone++; return nil }}
+	p := plan.Build(append(parts, part(func(p *plan.Plan) {
+		p.Before(count)
+		p.While(count)
+		p.While(count)
+	}))...)
+	cmd := &plan.Command{Candidates: []string{"/bin/true"}, Args: []string{"true"}, Files: []*os.File{os.Stdin, nil, os.Stdout}, Dir: "/"}
+	steps := p.Steps(cmd)
+	for k, st := range steps {
+		if st.Kind == plan.StepClone {
+			continue
+		}
+		opt.Fault = k + 1
+		_, err := Start(context.Background(), p, cmd, opt)
+		var e *plan.Error
+		require.ErrorAs(t, err, &e, "%d %v", k+1, st)
+		require.Equal(t, k+1, e.Step, err)
+		require.Equal(t, len(steps), e.Steps)
+		require.Equal(t, st.Primitive, e.Primitive)
+		require.Equal(t, st.String(), e.Call)
+		require.ErrorIs(t, err, syscall.EBADF)
+		require.Equal(t, begun, undone, "%v", err)
+	}
+	require.NotZero(t, undone)
 }

@@ -214,7 +214,7 @@ func (p *program) closeRange(step int, first, last uintptr) {
 		p.call(step, unix.SYS_CLOSE_RANGE, first, last, 0)
 		return
 	}
-	p.special(step, sys.CloseLoop, 0, first, min(last+1, highestDescriptor()))
+	p.special(step, sys.CloseLoop, 0, first, min(last, highestDescriptor())+1)
 }
 
 // haveCloseRange asks the kernel about an empty range (close_range(2), Linux 5.9; unknown to some outer filters).

@@ -1,0 +1,206 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tool is what runs in the sandboxes.
+func tool(what string, args []string) int {
+	switch what {
+	case "true":
+	case "exit":
+		code, _ := strconv.Atoi(args[0])
+		return code
+	case "kill":
+		n, _ := strconv.Atoi(args[0])
+		syscall.Kill(os.Getpid(), syscall.Signal(n))
+		time.Sleep(10 * time.Second)
+	case "pid":
+		fmt.Println(os.Getpid())
+	case "env":
+		fmt.Println(strings.Join(os.Environ(), "\n"))
+	case "args":
+		fmt.Printf("%q\n", args)
+	case "cwd":
+		fmt.Println(os.Getwd())
+	case "id":
+		groups, _ := os.Getgroups()
+		slices.Sort(groups)
+		fmt.Println(os.Getuid(), os.Getgid(), groups)
+	case "names":
+		var u unix.Utsname
+		unix.Uname(&u)
+		fmt.Println(unix.ByteSliceToString(u.Nodename[:]), unix.ByteSliceToString(u.Domainname[:]))
+	case "limit":
+		n, _ := strconv.Atoi(args[0])
+		var l unix.Rlimit
+		unix.Getrlimit(n, &l)
+		fmt.Println(l.Cur, l.Max)
+	case "print":
+		n, _ := strconv.Atoi(args[0])
+		for i := range n {
+			fmt.Println("line", i)
+		}
+	case "cat":
+		return toolCat(args)
+	case "write":
+		return toolResult(os.WriteFile(args[0], []byte("written"), 0o644))
+	case "stat":
+		var fs unix.Statfs_t
+		st, err := os.Stat(args[0])
+		if unix.Statfs(args[0], &fs); err == nil {
+			fmt.Println(st.Mode(), int64(fs.Blocks)*fs.Bsize, fs.Type == unix.TMPFS_MAGIC)
+		}
+		return toolResult(err)
+	case "interfaces":
+		toolInterfaces()
+	case "processes":
+		all, _ := filepath.Glob("/proc/[0-9]*")
+		fmt.Println(len(all))
+	case "namespace":
+		link, _ := os.Readlink("/proc/self/ns/" + args[0])
+		fmt.Println(link)
+	case "session":
+		sid, _ := unix.Getsid(0)
+		fmt.Println(sid == os.Getpid())
+	case "signals":
+		return toolSignals()
+	case "terminal":
+		return toolTerminal()
+	case "newuser":
+		c := exec.Command("/proc/self/exe", "true")
+		c.Args[0] = "tool"
+		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID}
+		return toolResult(c.Run())
+	case "family":
+		return toolFamily()
+	case "parent":
+		return toolParent()
+	case "nap":
+		time.Sleep(500 * time.Millisecond)
+	case "sleep":
+		fmt.Println("ready")
+		time.Sleep(5 * time.Minute)
+	}
+	return 0
+}
+
+func toolResult(err error) int {
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+func toolCat(args []string) int {
+	in := os.Stdin
+	if len(args) > 0 {
+		f, err := os.Open(args[0])
+		if err != nil {
+			return toolResult(err)
+		}
+		in = f
+	}
+	_, err := io.Copy(os.Stdout, in)
+	return toolResult(err)
+}
+
+func toolInterfaces() {
+	b, _ := os.ReadFile("/proc/self/net/dev")
+	var names []string
+	for line := range strings.Lines(string(b)) {
+		if name, _, ok := strings.Cut(line, ":"); ok {
+			names = append(names, strings.TrimSpace(name))
+		}
+	}
+	slices.Sort(names)
+	fmt.Println(names)
+}
+
+// toolSignals prints each signal that comes. SIGINT ends it.
+func toolSignals() int {
+	signals := make(chan os.Signal, 10)
+	signal.Notify(signals, append(forwarded(), syscall.SIGWINCH)...)
+	fmt.Println("ready")
+	for s := range signals {
+		fmt.Println("got", int(s.(syscall.Signal)))
+		if s == syscall.SIGINT {
+			return 5
+		}
+	}
+	return 0
+}
+
+// toolTerminal prints what the terminal is like, and its size whenever that changes.
+func toolTerminal() int {
+	signals := make(chan os.Signal, 10)
+	signal.Notify(signals, syscall.SIGWINCH, syscall.SIGINT, syscall.SIGTERM)
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	_, e2 := os.OpenFile("/dev/stdout", os.O_WRONLY, 0)
+	fmt.Println("terminals", isTerminal(os.Stdin), isTerminal(os.Stdout), isTerminal(os.Stderr), "errors", err, e2)
+	size := func() {
+		if w, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ); err == nil {
+			fmt.Println("size", w.Row, w.Col)
+		}
+	}
+	size()
+	fmt.Println("ready")
+	if tty == nil {
+		return 0
+	}
+	for s := range signals {
+		if s != syscall.SIGWINCH {
+			fmt.Println("got", int(s.(syscall.Signal)))
+			return 7
+		}
+		size()
+	}
+	return 0
+}
+
+// toolFamily starts a parent that ends and leaves a child behind, and watches what becomes of the child.
+func toolFamily() int {
+	c := exec.Command("/proc/self/exe", "parent")
+	c.Args[0] = "tool"
+	out, err := c.Output()
+	if err != nil {
+		return toolResult(err)
+	}
+	status := "/proc/" + strings.TrimSpace(string(out)) + "/status"
+	b, _ := os.ReadFile(status)
+	_, rest, _ := strings.Cut(string(b), "PPid:")
+	parent, _, _ := strings.Cut(rest, "\n")
+	fmt.Println("parent", strings.TrimSpace(parent))
+	for range 1000 {
+		if _, err := os.Stat(status); err != nil {
+			fmt.Println("reaped")
+			return 0
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	fmt.Println("not reaped")
+	return 1
+}
+
+func toolParent() int {
+	c := exec.Command("/proc/self/exe")
+	c.Args = []string{"tool", "nap"}
+	err := c.Start()
+	fmt.Println(c.Process.Pid)
+	return toolResult(err)
+}
