@@ -115,10 +115,10 @@ func (c *Cmd) argv() []string {
 
 // Plan prints what Start would do, step by step.
 func (c *Cmd) Plan() string {
-	if err := c.check(); err != nil {
+	cmd, err := c.checked()
+	if err != nil {
 		return "error: " + err.Error() + "\n"
 	}
-	cmd := c.command()
 	cmd.Files = make([]*os.File, 3+len(c.ExtraFiles))
 	return c.fullPlan().Text(cmd)
 }
@@ -160,10 +160,19 @@ func (c *Cmd) check() error {
 			return err
 		}
 	}
-	if len(c.command().Candidates) == 0 {
-		return &exec.Error{Name: c.Path, Err: exec.ErrNotFound}
-	}
 	return c.plan.Err()
+}
+
+// checked gives the command, or what can be known to be wrong with it.
+func (c *Cmd) checked() (*plan.Command, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	cmd := c.command()
+	if len(cmd.Candidates) == 0 {
+		return nil, &exec.Error{Name: c.Path, Err: exec.ErrNotFound}
+	}
+	return cmd, nil
 }
 
 // checkDir looks for the working directory where the sandbox has the caller's files: then nothing needs to be set up and undone.
@@ -205,7 +214,8 @@ func (c *Cmd) Start() error {
 }
 
 func (c *Cmd) start() error {
-	if err := c.check(); err != nil {
+	cmd, err := c.checked()
+	if err != nil {
 		return err
 	}
 	if c.ctx != nil && c.ctx.Err() != nil {
@@ -214,8 +224,6 @@ func (c *Cmd) start() error {
 	if err := c.checkDir(); err != nil {
 		return err
 	}
-	cmd := c.command()
-	var err error
 	if cmd.Files, err = c.io.files(c.Stdin, c.Stdout, c.Stderr); err != nil {
 		return err
 	}

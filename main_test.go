@@ -74,6 +74,7 @@ func copySelf() error {
 func helper(name string, args []string) int {
 	helpers := map[string]func(args []string) error{
 		"args":       helpArgs,
+		"threat":     helpThreat,
 		"descriptor": helpDescriptors,
 		"contents":   helpContents,
 		"number":     helpNumbers,

@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // plumbing connects the command's standard descriptors with the caller's readers and writers.
@@ -16,6 +18,8 @@ type plumbing struct {
 	child  []*os.File // ends that the command has; closed when it has been started
 	parent []*os.File // ends that we have; closed when Wait returns
 	copies []func() error
+
+	nullOut *os.File // one of child
 
 	done chan struct{} // closed when all copies have ended
 	mu   sync.Mutex
@@ -45,12 +49,21 @@ func same(a, b io.Writer) bool {
 	return t == reflect.TypeOf(b) && t.Comparable() && reflect.ValueOf(a).Comparable() && a == b
 }
 
+// null opens /dev/null, for both outputs once. It does without os.OpenFile, which would offer the file to the runtime's poller.
 func (p *plumbing) null(flag int) (*os.File, error) {
-	f, err := os.OpenFile(os.DevNull, flag, 0)
-	if err == nil {
-		p.child = append(p.child, f)
+	if flag == os.O_WRONLY && p.nullOut != nil {
+		return p.nullOut, nil
 	}
-	return f, err
+	fd, err := unix.Open(os.DevNull, flag|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: os.DevNull, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), os.DevNull)
+	p.child = append(p.child, f)
+	if flag == os.O_WRONLY {
+		p.nullOut = f
+	}
+	return f, nil
 }
 
 func (p *plumbing) reader(r io.Reader) (*os.File, error) {

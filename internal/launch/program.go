@@ -27,19 +27,22 @@ type program struct {
 	calls    [][]sys.Call
 	slots    []uintptr
 
+	size         int  // calls that a child makes, or somewhat more
+	closesRanges bool // the kernel has close_range
+
 	inspected bool        // the child looks at the program before it executes it
 	shared    []byte      // memory that a child with a copy of all other memory shares with us
 	report    [2]*os.File // its end tells that such a child has executed the command or ended
 	socket    [2]*os.File // 0: ours, 1: the child's; while it waits
 }
 
-const stackSize = 8 << 10
+const stackSize = 4 << 10
 
 const cloneClearSighand = 0x100000000
 
 // lower makes the program for one way to clone. It is to be freed, also after an error.
 func (s *start) lower(w way) error {
-	p := &program{way: w, slots: make([]uintptr, s.plan.Slots()+1)}
+	p := &program{way: w, slots: make([]uintptr, s.plan.Slots()+1), size: len(s.steps) + 24, closesRanges: haveCloseRange()}
 	s.prog = p
 	for i := range p.slots {
 		p.slots[i] = ^uintptr(0) // what was skipped is no descriptor
@@ -72,7 +75,7 @@ func (s *start) lower(w way) error {
 
 // add begins the calls of a further child.
 func (p *program) add() {
-	p.children, p.calls = append(p.children, new(child)), append(p.calls, make([]sys.Call, 0, 64))
+	p.children, p.calls = append(p.children, new(child)), append(p.calls, make([]sys.Call, 0, p.size))
 }
 
 func (p *program) emit(step int, c sys.Call) {
@@ -210,7 +213,7 @@ func (p *program) closeAllBut(step int, keep []uintptr) {
 }
 
 func (p *program) closeRange(step int, first, last uintptr) {
-	if haveCloseRange() {
+	if p.closesRanges {
 		p.call(step, unix.SYS_CLOSE_RANGE, first, last, 0)
 		return
 	}

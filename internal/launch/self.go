@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"syscall"
 	"unsafe"
@@ -45,17 +44,14 @@ func (s *start) foresee() {
 // looksLikeScript looks at the host's files of the same names. It is a guess that saves a second start, no more.
 func looksLikeScript(candidates []string) bool {
 	for _, name := range candidates {
-		if st, err := os.Stat(name); err != nil || !st.Mode().IsRegular() {
-			continue
-		}
-		f, err := os.Open(name)
+		fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 		if err != nil {
 			continue
 		}
-		defer f.Close()
+		defer unix.Close(fd)
 		b := make([]byte, 2)
-		_, err = io.ReadFull(f, b)
-		return err == nil && string(b) == "#!"
+		n, err := unix.Read(fd, b)
+		return err == nil && n == 2 && string(b) == "#!"
 	}
 	return false
 }
