@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson"
+	"github.com/caisson-dev/caisson/internal/sys"
 	"github.com/caisson-dev/caisson/plan"
 )
 
@@ -67,6 +68,8 @@ func inUserNamespace(id int) plan.Primitive {
 			text := fmt.Appendf(nil, "0 %d 1", id)
 			return errors.Join(os.WriteFile(dir+"/uid_map", text, 0), os.WriteFile(dir+"/gid_map", text, 0))
 		}})
+		zero := plan.Int(0)
+		p.Child(plan.Users, plan.Call("setresgid", sys.Setresgid, zero, zero, zero), plan.Call("setresuid", sys.Setresuid, zero, zero, zero))
 		return nil
 	})
 }
@@ -77,6 +80,21 @@ func sum(t *testing.T, name string) string {
 	require.NoError(t, err)
 	h := sha256.Sum256(b)
 	return hex.EncodeToString(h[:])
+}
+
+// fewCapabilities leaves root inside what container engines leave it. Root of the host's own user namespace with CAP_SYS_PTRACE can
+// trace any process that it sees, also one that joins: no sandbox holds it.
+func fewCapabilities() plan.Primitive {
+	keep := []int{unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FSETID, unix.CAP_FOWNER, unix.CAP_MKNOD, unix.CAP_NET_RAW, unix.CAP_SETGID,
+		unix.CAP_SETUID, unix.CAP_SETFCAP, unix.CAP_SETPCAP, unix.CAP_NET_BIND_SERVICE, unix.CAP_SYS_CHROOT, unix.CAP_KILL, unix.CAP_AUDIT_WRITE}
+	return plan.Func(func(p *plan.Plan) error {
+		for c := range unix.CAP_LAST_CAP + 1 {
+			if !slices.Contains(keep, c) {
+				p.Child(plan.Credentials, plan.Call("prctl", unix.SYS_PRCTL, plan.Int(unix.PR_CAPBSET_DROP), plan.Int(c)).Tolerate(syscall.EINVAL))
+			}
+		}
+		return nil
+	})
 }
 
 // TestCVE_2019_5736: a sandbox without a user namespace, as root; what is executed in it is a script for /proc/self/exe. Someone
@@ -116,7 +134,7 @@ func host5736(args []string) error {
 	if err := unix.Stat(filepath.Join(dir, "host"), &st); err != nil {
 		return err
 	}
-	sandbox := caisson.New(isolated()...)
+	sandbox := caisson.New(append(isolated(), fewCapabilities())...)
 	attacker := sandbox.Command(self(), "grab", dir, strconv.FormatUint(st.Ino, 10))
 	attacker.Env = append(os.Environ(), helperEnv+"=threat")
 	if err := attacker.Start(); err != nil {
@@ -274,7 +292,7 @@ const secretMark = "the host's secret 2016-9962"
 func TestCVE_2016_9962(t *testing.T) {
 	ids := []int{os.Geteuid()}
 	if os.Geteuid() == 0 {
-		ids = append(ids, 100000)
+		ids = append(ids, 100000, noUserNamespace)
 	} else {
 		needUserNamespace(t)
 	}
@@ -284,6 +302,8 @@ func TestCVE_2016_9962(t *testing.T) {
 		}
 	}
 }
+
+const noUserNamespace = -1 // root of the host, with few capabilities
 
 func joinUnderEyes(t *testing.T, id int, opt caisson.LaunchOptions) {
 	memory := []byte(secretMark)
@@ -300,9 +320,13 @@ func joinUnderEyes(t *testing.T, id int, opt caisson.LaunchOptions) {
 	pin.Pin(&memory[0])
 	defer pin.Unpin()
 	address := uintptr(unsafe.Pointer(&memory[0]))
-	parts := []plan.Primitive{clone(unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNS), inUserNamespace(id)}
+	parts := []plan.Primitive{clone(unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNS), slowly(3 * time.Millisecond)}
+	if id == noUserNamespace {
+		parts = append(parts, fewCapabilities())
+	} else {
+		parts = append(parts, inUserNamespace(id))
+	}
 	parts = append(parts, slices.DeleteFunc(isolated(), func(p plan.Primitive) bool { _, own := p.(plan.Func); return own })...)
-	parts = append(parts, slowly(3*time.Millisecond))
 	spyCmd := caisson.New(parts...).Command(self(), "spy", strconv.FormatUint(uint64(address), 10), strconv.FormatUint(st.Ino, 10), os.Args[0])
 	spyCmd.Env = []string{helperEnv + "=threat", "TMPDIR=" + os.TempDir()}
 	in, err := spyCmd.StdinPipe()
@@ -750,6 +774,9 @@ func secure([]string) error {
 	fmt.Println(err)
 	if !errors.Is(err, os.ErrPermission) {
 		return errors.New("not fs.ErrPermission")
+	}
+	if _, err := unix.Auxv(); err != nil {
+		return nil // glibc has moved the environment about, and the file is not ours to read: the ids of now are all there is
 	}
 	if err := errors.Join(syscall.Setgid(65534), syscall.Setuid(65534)); err != nil {
 		return err

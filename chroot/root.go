@@ -16,7 +16,8 @@ import (
 // Host makes the host's own / the root of the sandbox, read-only, with all mounts below it, without set-user-ID programs and file
 // capabilities (nosuid) and without device nodes (nodev). It works on any machine and copies nothing. The zero value is ready for use.
 //
-// Read-only means files: whoever listens on a socket of the host's that the sandbox may open can still be
+// Read-only holds against who has no CAP_SYS_ADMIN in the sandbox's mount namespace: root inside, with all its capabilities, can mount it writable
+// again. Read-only means files: whoever listens on a socket of the host's that the sandbox may open can still be
 // reached through it. Mount points cannot be made, only used: below a [Tmpfs] they can.
 //
 // The file systems of the kernel (/proc, /sys, /dev) are the host's until [Proc] and [Dev] cover them.

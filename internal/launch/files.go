@@ -44,7 +44,7 @@ func (s *start) descriptors(p *program) (err error) {
 			return err
 		}
 	}
-	if !p.way.vfork {
+	if !p.way.vfork || s.verifies() {
 		p.report, err = s.pipe()
 	}
 	return err

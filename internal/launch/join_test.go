@@ -159,6 +159,9 @@ func TestJoinTime(t *testing.T) {
 	if _, err := os.Stat("/proc/self/ns/time"); os.IsNotExist(err) {
 		t.Skip("the kernel has no time namespaces")
 	}
+	if !kernelAtLeast(6, 2) {
+		t.Skip("before Linux 6.2 no process in a new time namespace can be started here")
+	}
 	unchanged(t)
 	target := newTarget(t, clone(unix.CLONE_NEWTIME))
 	for name, opt := range ways {

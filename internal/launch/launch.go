@@ -9,6 +9,7 @@ package launch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -229,13 +230,26 @@ func (s *start) ways() (w []way) {
 // way is a way to make a child.
 type way struct{ vfork, clone3 bool }
 
-// needsOwnMemory: setns(2) into a time namespace is refused while the memory is shared, and before Linux 6.2 execve did
-// not enter a time namespace that the process had unshared.
+// needsOwnMemory: setns(2) into a time namespace is refused while the memory is shared. Before Linux 6.2 it is needed for a
+// new one, too.
 func (s *start) needsOwnMemory() bool {
-	if s.plan.Joined()&unix.CLONE_NEWTIME != 0 {
-		return true
-	}
-	return s.plan.Cloned()&unix.CLONE_NEWTIME != 0 && !kernelAtLeast(6, 2)
+	return s.plan.Joined()&unix.CLONE_NEWTIME != 0 || s.plan.Cloned()&unix.CLONE_NEWTIME != 0 && !kernelAtLeast(6, 2)
+}
+
+// errTime: before Linux 6.2 a process that has unshared its time namespace stays in the old one, and only its children are
+// in the new one, unless it enters that by setns(2), as package namespaces does.
+var errTime = fmt.Errorf("execve enters a new time namespace since Linux 6.2: %w", errors.ErrUnsupported)
+
+// entersTime reports whether the plan's own calls enter the time namespace that has been made.
+func (s *start) entersTime() bool {
+	return slices.ContainsFunc(s.steps, func(st plan.Step) bool {
+		return st.Kind == plan.StepCall && st.Phase > plan.Join && st.Op.Trap() == unix.SYS_SETNS
+	})
+}
+
+// makesTime reports whether the step makes a time namespace for the command.
+func (s *start) makesTime(st plan.Step) bool {
+	return s.plan.Cloned()&unix.CLONE_NEWTIME != 0 && st.Primitive == "launch" && st.Op.Trap() == unix.SYS_UNSHARE
 }
 
 func (s *start) stepOf(k plan.StepKind) int {

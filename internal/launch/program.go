@@ -110,6 +110,9 @@ func (p *program) breakCall(step int) {
 func (s *start) lowerStep(p *program, i int, st plan.Step) error {
 	switch st.Kind {
 	case plan.StepCall:
+		if s.makesTime(st) && !kernelAtLeast(6, 2) && !s.entersTime() {
+			return errTime
+		}
 		p.emit(i, st.Op.Lower(&p.mem, s.run))
 	case plan.StepDie:
 		s.lowerDie(p, i)

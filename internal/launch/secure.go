@@ -7,7 +7,7 @@ import "golang.org/x/sys/unix"
 // have changed its own since. AT_SECURE alone would be too much, some security modules set it for every service.
 func setID() bool {
 	v, err := unix.Auxv()
-	if err != nil {
+	if err != nil { // as with glibc, set-group-ID and a variable like TMPDIR: glibc removes it, and the runtime misses the vector
 		return unix.Getuid() != unix.Geteuid() || unix.Getgid() != unix.Getegid()
 	}
 	ids := map[uintptr]uintptr{}

@@ -75,21 +75,28 @@ const atFDCWD = ^uintptr(99) // -100
 // verify kills a child that executes the host's binary as the host sees it. A copy of the binary, or the same file through
 // a mount of the sandbox's own, is the caller's choice.
 func (s *start) verify(pid int) error {
-	if s.helped() || !s.plan.Has(plan.RootDir) {
+	if !s.verifies() || !executesUs(pid) {
 		return nil
 	}
-	var host, child unix.Statx_t
-	const want = unix.STATX_INO | unix.STATX_MNT_ID
-	if unix.Statx(unix.AT_FDCWD, "/proc/self/exe", 0, want, &host) != nil {
-		return nil
-	}
-	if unix.Statx(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/exe", 0, want, &child) != nil {
-		return nil // it has ended
-	}
-	if child.Mask&unix.STATX_MNT_ID == 0 || child.Mnt_id != host.Mnt_id || child.Ino != host.Ino {
+	// execve lets us go on before the child has left our memory, and so our binary: only the end of the pipe tells.
+	if s.awaitReport(); !executesUs(pid) {
 		return nil
 	}
 	return s.failed(s.stepOf(plan.StepExec), errSelf)
+}
+
+func (s *start) verifies() bool { return !s.helped() && s.plan.Has(plan.RootDir) }
+
+func executesUs(pid int) bool {
+	var host, child unix.Statx_t
+	const want = unix.STATX_INO | unix.STATX_MNT_ID
+	if unix.Statx(unix.AT_FDCWD, "/proc/self/exe", 0, want, &host) != nil {
+		return false
+	}
+	if unix.Statx(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/exe", 0, want, &child) != nil {
+		return false // it has ended
+	}
+	return child.Mask&unix.STATX_MNT_ID != 0 && child.Mnt_id == host.Mnt_id && child.Ino == host.Ino
 }
 
 var errSelf = fmt.Errorf("the program is a script for /proc/self/exe: %w", syscall.EPERM)
