@@ -75,6 +75,7 @@ func helper(name string, args []string) int {
 	helpers := map[string]func(args []string) error{
 		"args":       helpArgs,
 		"threat":     helpThreat,
+		"nest":       helpNest,
 		"descriptor": helpDescriptors,
 		"contents":   helpContents,
 		"number":     helpNumbers,

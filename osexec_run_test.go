@@ -404,7 +404,10 @@ func inherited() []behavior {
 			signal.Ignore(syscall.SIGUSR1, syscall.SIGQUIT)
 			caught := make(chan os.Signal, 1)
 			signal.Notify(caught, syscall.SIGUSR2)
-			defer signal.Reset(syscall.SIGUSR1, syscall.SIGQUIT, syscall.SIGUSR2)
+			defer func() { // Reset alone leaves ignored what was ignored
+				signal.Notify(caught, syscall.SIGUSR1, syscall.SIGQUIT)
+				signal.Reset(syscall.SIGUSR1, syscall.SIGQUIT, syscall.SIGUSR2)
+			}()
 			out, err := w.command("grep", "^Sig\\|^Shd", "/proc/self/status").Output()
 			n.err("run", err)
 			if w.init { // only init itself has a queue that others of the user share

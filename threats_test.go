@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson"
+	"github.com/caisson-dev/caisson/internal/initprog"
 	"github.com/caisson-dev/caisson/internal/sys"
 	"github.com/caisson-dev/caisson/plan"
 )
@@ -101,6 +102,9 @@ func fewCapabilities() plan.Primitive {
 // inside keeps open whatever /proc/PID/exe leads to, and writes to it when the host has ended.
 func TestCVE_2019_5736(t *testing.T) {
 	world{ownRoot: true, command: worlds()[2].command}.need(t)
+	if !initprog.Supported() {
+		t.Skip("no sealed program for ", runtime.GOARCH, ": there the host is not protected from scripts for /proc/self/exe, only looked after afterwards")
+	}
 	dir, err := os.MkdirTemp(os.TempDir(), "5736")
 	require.NoError(t, err)
 	host := filepath.Join(dir, "host")
@@ -573,7 +577,7 @@ func inherit([]string) error {
 func state(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
-	for _, name := range []string{"oom_score_adj", "coredump_filter", "limits", "mountinfo", "cgroup", "uid_map", "timerslack_ns", "personality"} {
+	for _, name := range []string{"oom_score_adj", "coredump_filter", "limits", "mountinfo", "cgroup", "uid_map", "personality"} {
 		text, _ := os.ReadFile("/proc/self/" + name)
 		fmt.Fprintf(&b, "%s: %s\n", name, text)
 	}

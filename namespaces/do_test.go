@@ -50,7 +50,7 @@ func TestGoThreads(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
-				for range 5 {
+				for range loops(5) {
 					if err := Do(Mount|UTS|Net, func() error { return mountInside(dir) }); err != nil {
 						t.Error(err)
 					}
@@ -88,7 +88,7 @@ func TestFirstThreadStays(t *testing.T) {
 	asRoot(t)
 	eachProcessors(t, func(t *testing.T) {
 		own := link(t, 0, UTS)
-		for range 200 {
+		for range loops(200) {
 			var tid int
 			require.NoError(t, Do(UTS, func() error { tid = unix.Gettid(); return nil }))
 			require.NotEqual(t, unix.Getpid(), tid)
@@ -136,7 +136,7 @@ func TestDoJoins(t *testing.T) {
 		})
 	}
 	require.NoError(t, Do(all.Find(UTS), func() error { return unix.Sethostname([]byte("one")) }))
-	require.Equal(t, "one", says(t, "hostname", Join{PIDFD: pidfd, Kinds: UTS}))
+	require.Equal(t, "one", says(t, "uname -n", Join{PIDFD: pidfd, Kinds: UTS}))
 	require.NoError(t, Do(Join{PIDFD: pidfd, Kinds: PID}, func() error { // 1 is the sleeper
 		_, err := exec.Command("sh", "-c", "test $$ -gt 1").Output()
 		return err

@@ -135,6 +135,50 @@ func hasNamespace(t *testing.T, k Set) {
 	}
 }
 
+// hasCommand skips where a program is not installed.
+func hasCommand(t *testing.T, name, pkg string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Skipf("%v: it is in %s", err, pkg)
+	}
+}
+
+// loops is how often to try: few times on machines that ask for it.
+func loops(n int) int {
+	if os.Getenv("CAISSON_SLOW") != "" {
+		return max(2, n/8)
+	}
+	return n
+}
+
+// whoami is a command that tells what id and /proc know of it; who reads that: user, group and supplementary groups,
+// whether setgroups is allowed, and both maps.
+const whoami = "cat /proc/self/status /proc/self/setgroups /proc/self/uid_map /proc/self/gid_map"
+
+func who(t *testing.T, out string) string {
+	t.Helper()
+	lines := strings.Split(out, "\n")
+	text := field(out, "Uid") + " " + field(out, "Gid") + " " + strings.Join(strings.Fields(statusLine(out, "Groups")), ",")
+	for i, l := range lines {
+		if l == "allow" || l == "deny" {
+			return text + "\n" + l + "\n" + strings.Join(strings.Fields(strings.Join(lines[i+1:], " ")), " ")
+		}
+	}
+	t.Fatal(out)
+	return ""
+}
+
+// statusLine gives what stands behind a name in /proc/PID/status.
+func statusLine(status, name string) string {
+	_, rest, _ := strings.Cut("\n"+status, "\n"+name+":")
+	line, _, _ := strings.Cut(rest, "\n")
+	return strings.TrimSpace(line)
+}
+
+func field(status, name string) string {
+	return strings.Fields(statusLine(status, name) + " ?")[0]
+}
+
 func kernelAtLeast(t *testing.T, major, minor int) bool {
 	t.Helper()
 	var u unix.Utsname

@@ -46,7 +46,7 @@ func TestNameOfOrdinaryUser(t *testing.T) {
 		return
 	}
 	hasUserNamespaces(t)
-	require.Equal(t, "inside", says(t, "hostname", User, Hostname("inside")))
+	require.Equal(t, "inside", says(t, "uname -n", User, Hostname("inside")))
 	require.ErrorIs(t, refused(t, Hostname("inside")), unix.EPERM)
 }
 
@@ -54,9 +54,9 @@ func TestNameOfOrdinaryUser(t *testing.T) {
 func TestNameOfJoined(t *testing.T) {
 	asRoot(t)
 	pid, pidfd := sleeper(t, Hostname("first"))
-	require.Equal(t, "first", says(t, "hostname", Join{PIDFD: pidfd, Kinds: UTS}))
+	require.Equal(t, "first", says(t, "uname -n", Join{PIDFD: pidfd, Kinds: UTS}))
 	require.Equal(t, link(t, pid, UTS), says(t, "readlink /proc/self/ns/uts", Hostname("second"), Join{PIDFD: pidfd, Kinds: UTS}))
-	require.Equal(t, "second", says(t, "hostname", Join{PIDFD: pidfd, Kinds: UTS}))
+	require.Equal(t, "second", says(t, "uname -n", Join{PIDFD: pidfd, Kinds: UTS}))
 	// Joining the caller's own and naming it would rename the host.
 	err := plan.Build(Join{PID: os.Getpid(), Kinds: UTS}, Hostname("third")).Err()
 	require.ErrorIs(t, err, unix.EINVAL)

@@ -127,9 +127,7 @@ func TestList(t *testing.T) {
 // lsns(8) finds the same, while other processes come and go.
 func TestListAsLsns(t *testing.T) {
 	asRoot(t)
-	if _, err := exec.LookPath("lsns"); err != nil {
-		t.Skipf("%v: it is in util-linux", err)
-	}
+	hasCommand(t, "lsns", "util-linux")
 	pid, _ := sleeper(t, All&^User)
 	stop := make(chan bool)
 	defer close(stop)
@@ -191,7 +189,7 @@ func TestListRaces(t *testing.T) {
 	stop := make(chan bool)
 	defer close(stop)
 	go comeAndGo(stop)
-	for range 30 {
+	for range loops(30) {
 		list, err := List()
 		require.NoError(t, err)
 		require.NotEmpty(t, list)
@@ -349,9 +347,7 @@ func entries(t *testing.T, dir string) (names []string) {
 // ip-netns(8) and we find each other's.
 func TestPinAsIP(t *testing.T) {
 	asRoot(t)
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Skipf("%v: it is in iproute2", err)
-	}
+	hasCommand(t, "ip", "iproute2")
 	require.NoError(t, os.MkdirAll("/run/netns", 0o755))
 	name := "caisson-test-" + strconv.Itoa(os.Getpid())
 	path := "/run/netns/" + name

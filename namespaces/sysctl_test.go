@@ -209,7 +209,13 @@ func TestMapRedirected(t *testing.T) {
 	}))
 	require.ErrorIs(t, err, unix.EINVAL)
 
-	// A procfs of another pid namespace would show somebody else under the number.
+}
+
+// A procfs of another pid namespace would show somebody else under the number.
+func TestOtherProc(t *testing.T) {
+	asRoot(t)
+	hasCommand(t, "mount", "Debian's package mount")
+	var err error
 	require.NoError(t, Do(Mount|PID, func() error {
 		if out, err := exec.Command("mount", "-t", "proc", "proc", "/proc").CombinedOutput(); err != nil {
 			t.Error(string(out))
@@ -223,6 +229,7 @@ func TestMapRedirected(t *testing.T) {
 
 func TestMaxUserNamespaces(t *testing.T) {
 	asRoot(t)
+	hasCommand(t, "unshare", "util-linux")
 	before := readFile(t, "/proc/sys/user/max_user_namespaces")
 	nest := "cat /proc/sys/user/max_user_namespaces; unshare -U echo nested 2>&1"
 	out := says(t, nest, MaxUserNamespaces(0))
@@ -238,6 +245,7 @@ func TestMaxUserNamespacesOfOrdinaryUser(t *testing.T) {
 		return
 	}
 	hasUserNamespaces(t)
+	hasCommand(t, "unshare", "util-linux")
 	require.Contains(t, says(t, "unshare -U true 2>&1", MaxUserNamespaces(0)), "No space left on device")
 	require.Contains(t, says(t, "unshare -U true 2>&1", User|PID, KeepIDs(), MaxUserNamespaces(0)), "No space left on device")
 }

@@ -66,17 +66,6 @@ func (d *desk) exits(t *testing.T, code int) {
 	}
 }
 
-func eachUser(t *testing.T, f func(t *testing.T, uid int)) {
-	t.Run("root", func(t *testing.T) {
-		needRoot(t)
-		f(t, 0)
-	})
-	t.Run("user", func(t *testing.T) {
-		needUser(t)
-		f(t, nobody)
-	})
-}
-
 func TestTerminal(t *testing.T) {
 	eachUser(t, func(t *testing.T, uid int) {
 		d := sit(t, uid, in([]string{"-it"}, "terminal")...)

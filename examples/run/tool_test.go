@@ -63,7 +63,7 @@ func tool(what string, args []string) int {
 		var fs unix.Statfs_t
 		st, err := os.Stat(args[0])
 		if unix.Statfs(args[0], &fs); err == nil {
-			fmt.Println(st.Mode(), int64(fs.Blocks)*fs.Bsize, fs.Type == unix.TMPFS_MAGIC)
+			fmt.Println(st.Mode(), int64(fs.Blocks)*int64(fs.Bsize), fs.Type == unix.TMPFS_MAGIC)
 		}
 		return toolResult(err)
 	case "interfaces":

@@ -178,3 +178,25 @@ func TestShuffledFiles(t *testing.T) {
 		})
 	}
 }
+
+// TestSoftLimit: the command has the limit of descriptors with which the host was started, and not what the runtime made of it.
+func TestSoftLimit(t *testing.T) {
+	c := helper(t, "soft limit")
+	c.Path, c.Args = "/bin/sh", []string{"sh", "-c", fmt.Sprintf("ulimit -Sn 321 && ulimit -Hn 654 && exec /proc/%d/exe", os.Getpid())}
+	out, err := c.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+func softLimit() error {
+	for name, opt := range ways {
+		cmd := command(os.Stderr, `test "$(ulimit -Sn) $(ulimit -Hn)" = "321 654"`)
+		proc, err := Start(context.Background(), plan.Build(), cmd, opt)
+		if err != nil {
+			return err
+		}
+		if ws, err := finish(proc); err != nil || ws != 0 {
+			return fmt.Errorf("%s: not the limit of the start: %#x, %w", name, ws, err)
+		}
+	}
+	return nil
+}

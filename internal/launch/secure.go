@@ -10,21 +10,16 @@ func setID() bool {
 	if err != nil { // as with glibc, set-group-ID and a variable like TMPDIR: glibc removes it, and the runtime misses the vector
 		return unix.Getuid() != unix.Geteuid() || unix.Getgid() != unix.Getegid()
 	}
-	ids := map[uintptr]uintptr{}
+	var ids [4]uintptr
 	for _, e := range v {
-		ids[e[0]] = e[1]
+		if k := e[0] - atUID; k < 4 {
+			ids[k] = e[1]
+		}
 	}
 	return differ(ids)
 }
 
-// The keys of the auxiliary vector that hold ids.
-const (
-	atUID  = 11
-	atEUID = 12
-	atGID  = 13
-	atEGID = 14
-)
+// atUID is the key of the real user id; those of the effective one and of the two group ids follow.
+const atUID = 11
 
-func differ(ids map[uintptr]uintptr) bool {
-	return ids[atUID] != ids[atEUID] || ids[atGID] != ids[atEGID]
-}
+func differ(ids [4]uintptr) bool { return ids[0] != ids[1] || ids[2] != ids[3] }

@@ -1,0 +1,114 @@
+//go:build linux
+
+package main
+
+import (
+	"flag"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caisson-dev/caisson"
+	"github.com/caisson-dev/caisson/chroot"
+)
+
+func TestParse(t *testing.T) {
+	for _, test := range []struct {
+		args string
+		want flags
+	}{
+		{"x", flags{command: []string{"x"}}},
+		{"-- -x -- y", flags{command: []string{"-x", "--", "y"}}},
+		{"-", flags{command: []string{"-"}}},
+		{"x --help -it", flags{command: []string{"x", "--help", "-it"}}},
+		{"-it x", flags{interactive: true, tty: true, command: []string{"x"}}},
+		{"-ti=false x", flags{tty: true, command: []string{"x"}}},
+		{"--tty=true -i x", flags{interactive: true, tty: true, command: []string{"x"}}},
+		{"-iteA=1 x", flags{interactive: true, tty: true, env: []string{"A=1"}, command: []string{"x"}}},
+		{"-e=A=1 -e A=2 --env A=3 --env=A=4 x", flags{env: []string{"A=1", "A=2", "A=3", "A=4"}, command: []string{"x"}}},
+		{"-e -it x", flags{env: []string{"-it"}, command: []string{"x"}}}, // as docker run
+		{"-hbox -uroot -w/x x", flags{hostname: "box", user: "root", workdir: "/x", command: []string{"x"}}},
+		{"--rm --init --read-only --explain x", flags{rm: true, init: true, readOnly: true, explain: true, command: []string{"x"}}},
+		{"--userns= --network= --timeout 1m30s x", flags{timeout: 90 * time.Second, command: []string{"x"}}},
+		{"--network host --pid host --ipc host --uts host --cgroupns host --userns host x",
+			flags{network: "host", pid: "host", ipc: "host", uts: "host", cgroupns: "host", userns: "host", command: []string{"x"}}},
+		{"-v /a:/b -v /c/:/d/../e:ro x", flags{command: []string{"x"},
+			volumes: []chroot.Bind{{Source: "/a", Target: "/b"}, {Source: "/c", Target: "/e", ReadOnly: true}}}},
+		{"--tmpfs /a --tmpfs /b:size=1k,mode=1700 x", flags{command: []string{"x"},
+			tmpfs: []chroot.Tmpfs{{Path: "/a"}, {Path: "/b", Size: 1024, Mode: 0o700 | os.ModeSticky}}}},
+		{"--ulimit core=0 x", flags{limits: []caisson.Rlimit{{Resource: caisson.RlimitCore}}, command: []string{"x"}}},
+		{"--group-add a --group-add 7 x", flags{groups: []string{"a", "7"}, command: []string{"x"}}},
+	} {
+		got, err := parse(strings.Fields(test.args))
+		if err != nil || !reflect.DeepEqual(*got, test.want) {
+			t.Errorf("%s: %+v, %v; want %+v", test.args, *got, err, test.want)
+		}
+	}
+}
+
+// TestUsage: each flag is in the usage text.
+func TestUsage(t *testing.T) {
+	new(flags).define().VisitAll(func(f *flag.Flag) {
+		dashes := strings.Repeat("-", min(len(f.Name), 2))
+		if !strings.Contains(usage, " "+dashes+f.Name) && f.Name != "net" { // docker run does not mention its --net either
+			t.Errorf("no %s%s in the usage text", dashes, f.Name)
+		}
+	})
+}
+
+func TestParseSize(t *testing.T) {
+	for s, want := range map[string]int64{"1": 1, "4096b": 4096, "64k": 64 << 10, "64K": 64 << 10, "2m": 2 << 20, "3GB": 3 << 30,
+		"": 0, "k": 0, "-1": 0, "0": 0, "1x": 0, "1bk": 0, "1 k": 0, "50%": 0, "9223372036854775807": 1<<63 - 1, "9223372036854775807k": 0, "8589934592g": 0} {
+		if got, err := parseSize(s); got != want || (err == nil) != (want > 0) {
+			t.Errorf("%q: %d, %v; want %d", s, got, err, want)
+		}
+	}
+}
+
+func TestParseEnvLine(t *testing.T) {
+	for line, want := range map[string]string{"A=1\n": "A=1", "A=1\r\n": "A=1", " \tA= 1 ": "A= 1 ", "A": "A", "#A=1": "", "  # x": "", "\n": "", "A=#": "A=#", "A=\"x\"": "A=\"x\""} {
+		if got, err := parseEnvLine(line); got != want || err != nil {
+			t.Errorf("%q: %q, %v; want %q", line, got, err, want)
+		}
+	}
+	for _, line := range []string{"=x", "A B=1", "A =1"} {
+		if got, err := parseEnvLine(line); err == nil {
+			t.Errorf("%q: %q", line, got)
+		}
+	}
+}
+
+// FuzzParse: no command line makes it panic, and what is behind "--" is the command.
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{"-it\x00x", "-v\x00/a:/b:ro", "--tmpfs=/x:size=1k", "--ulimit\x00nofile=1:2", "-e=", "--", "-", "--="} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if strings.Contains(s, "env-file") {
+			return // reads files
+		}
+		args := strings.Split(s, "\x00")
+		parse(args)
+		got, err := parse(append([]string{"-i", "--"}, args...))
+		if err != nil || !reflect.DeepEqual(got.command, args) {
+			t.Errorf("%q: %q, %v", args, got.command, err)
+		}
+	})
+}
+
+// FuzzAccount: no passwd and group file makes it panic, and an id is never the one that means "none".
+func FuzzAccount(f *testing.F) {
+	f.Add("root:x:0:0::/root:/bin/sh\n", "wheel:x:10:root\n", "root:wheel")
+	f.Add(":::::::\n", ":::\n", ":")
+	f.Fuzz(func(t *testing.T, passwd, group, user string) {
+		fl := flags{user: user, groups: []string{"wheel"}}
+		a, err := fl.account(func(name string) (string, error) {
+			return map[string]string{"etc/passwd": passwd, "etc/group": group}[name], nil
+		})
+		if err == nil && (a.uid == 1<<32-1 || a.gid == 1<<32-1 || a.home == "") {
+			t.Errorf("%+v", a)
+		}
+	})
+}
