@@ -37,7 +37,7 @@ func TestInsideASandbox(t *testing.T) {
 			c.Stderr = os.Stderr
 			out, err := c.Output()
 			require.NoError(t, err)
-			require.Equal(t, "outer\ninner 1\nagain 2\n", string(out))
+			require.Equal(t, "outer\ninner 1\nagain inner\n", string(out))
 		})
 	}
 }
@@ -64,7 +64,7 @@ func helpNest(args []string) error {
 	if err := c.Start(); err != nil {
 		return err
 	}
-	again := c.Process.Exec("sh", "-c", "echo again $$")
+	again := c.Process.Exec("sh", "-c", "echo again $(cat /proc/sys/kernel/hostname)")
 	again.Stderr = os.Stderr
 	out, err := again.Output()
 	w.WriteString("end\n")

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package chroot gives a sandbox its file systems: a root of its own, and what is mounted in it.
 //
 // A sandbox has one root: [Host], the host's own tree, read-only, or [Pivot], any directory. Everything else is put into it:

@@ -1,3 +1,5 @@
+//go:build linux
+
 package namespaces
 
 import (
@@ -18,17 +20,17 @@ type entry struct {
 	joined Namespaces
 }
 
-// Do calls fn in namespaces, and returns its error. It runs on a thread of its own, which enters the namespaces and is thrown away
-// afterwards: the rest of the program stays where it is. Commands that fn starts with os/exec run inside. Goroutines
-// that fn starts do not; it must not call runtime.UnlockOSThread, which is an error if it is noticed.
+// Do calls fn in namespaces, and returns its error. It runs on a thread of its own, which enters the namespaces and is
+// thrown away afterwards: the rest of the program stays where it is. Commands that fn starts with os/exec run inside.
+// Goroutines that fn starts do not; it must not call runtime.UnlockOSThread, which is an error if it is noticed.
 //
 // New pid and joined pid namespaces are entered by the commands that fn starts, not by fn itself; the first command in a
 // new one is its process 1, and when it ends no further one can be started. In a new mount namespace all mounts are
 // private.
 //
 // User and time namespaces cannot be entered by a thread of a program that has others: an [*Error] with
-// errors.ErrUnsupported. A namespace in which the caller is already is passed over. A panic of fn goes on in the caller, and
-// so does runtime.Goexit.
+// errors.ErrUnsupported. A namespace in which the caller is already is passed over. A panic of fn goes on in the
+// caller, and so does runtime.Goexit.
 //
 // It needs CAP_SYS_ADMIN, and to join, what [Join] needs. First kernel: 3.8.
 func Do(where Target, fn func() error) error {
@@ -48,8 +50,8 @@ func Do(where Target, fn func() error) error {
 	})
 }
 
-// guarded calls fn and checks that it has stayed on its thread. Had it not, the thread, which is in other namespaces, would
-// have gone back to the runtime, and the program would be in two places.
+// guarded calls fn and checks that it has stayed on its thread. Had it not, the thread, which is in other namespaces,
+// would have gone back to the runtime, and the program would be in two places.
 func guarded(fn func() error) error {
 	before := unix.Gettid()
 	err := fn()
@@ -81,8 +83,8 @@ type outcome struct {
 	err                error
 }
 
-// runLocked calls fn and ends the thread: the runtime does so when a goroutine ends that is locked to it. The first thread of
-// the process would stay, and with it what /proc/self shows; it waits while another thread serves.
+// runLocked calls fn and ends the thread: the runtime does so when a goroutine ends that is locked to it. The first
+// thread of the process would stay, and with it what /proc/self shows; it waits while another thread serves.
 func runLocked(fn func() error, r chan<- outcome) {
 	runtime.LockOSThread()
 	if unix.Gettid() == unix.Getpid() {

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package namespaces makes, joins, keeps and shows Linux namespaces (namespaces(7)).
 //
 // A namespace gives processes their own view of one thing that the system otherwise has once. There are eight kinds:
@@ -27,22 +29,23 @@
 // belongs to it. This is how an ordinary user becomes root of a sandbox and of nothing else: with [User] in the set no
 // privilege is needed, where the system allows user namespaces to all.
 //
-// Which ids there are inside, and who they are outside, is for [IDs] to say. Without it the caller is root inside, and there is nobody else. More
-// ids need privilege, or a grant in /etc/subuid; [SubordinateIDs] reads it.
+// Which ids there are inside, and who they are outside, is for [IDs] to say. Without it the caller is root inside, and
+// there is nobody else. More ids need privilege, or a grant in /etc/subuid; [SubordinateIDs] reads it.
 //
 // # Existing ones
 //
-// [Join] is the part that enters existing namespaces, of a process or of a file. [Of], [Open] and [OfFile] open them, [New] makes some
-// without a process, [Pin] keeps one at a path, [List] shows what there is.
+// [Join] is the part that enters existing namespaces, of a process or of a file. [Of], [Open] and [OfFile] open them,
+// [New] makes some without a process, [Pin] keeps one at a path, [List] shows what there is.
 //
 // [Do] runs a Go function in namespaces. That is a matter of threads: most of what the kernel knows of namespaces, it
 // knows per thread, while goroutines move from one to another. Do has the only safe way, a thread that is thrown away.
 //
 // # Errors
 //
-// A value that makes no sense is an error of its own type, with EINVAL, before anything is done: [*SetError], [*RangeError],
-// [*SysctlError], [*SubordinateError]. Everything else is an [*Error], with the errno. What the kernel or this package has no way to do is
-// errors.ErrUnsupported for errors.Is. When a sandbox is started they stand inside a plan.Error, which names the step.
+// A value that makes no sense is an error of its own type, with EINVAL, before anything is done: [*SetError],
+// [*RangeError], [*SysctlError], [*SubordinateError]. Everything else is an [*Error], with the errno. What the kernel
+// or this package has no way to do is errors.ErrUnsupported for errors.Is. When a sandbox is started they stand inside
+// a plan.Error, which names the step.
 //
 // # Example
 //

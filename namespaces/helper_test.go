@@ -105,7 +105,7 @@ func asUser(t *testing.T, id uint32, env ...string) bool {
 		return true
 	}
 	c := exec.Command("/proc/self/exe", "-test.v", "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$")
-	c.Dir, c.Env = "/", append(os.Environ(), append(env, "TMPDIR=/tmp")...)
+	c.Dir, c.Env = "/", append(os.Environ(), append(env, "TMPDIR=/tmp", "GORACE=atexit_sleep_ms=0")...)
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
 	out, err := c.CombinedOutput()
 	text := string(out)

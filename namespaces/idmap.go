@@ -1,3 +1,5 @@
+//go:build linux
+
 package namespaces
 
 import (
@@ -21,9 +23,9 @@ import (
 // namespace, too; at most one part gives them.
 //
 // Without privilege the caller can map one user id and one group id, its own. CAP_SETUID and CAP_SETGID in the caller's
-// user namespace, and CAP_SETFCAP where its id 0 is mapped (Linux 5.12), allow all ids that are there. Without them, other
-// ids are mapped by the programs newuidmap(1) and newgidmap(1), which allow what /etc/subuid and /etc/subgid grant; see
-// [SubordinateIDs].
+// user namespace, and CAP_SETFCAP where its id 0 is mapped (Linux 5.12), allow all ids that are there. Without them,
+// other ids are mapped by the programs newuidmap(1) and newgidmap(1), which allow what /etc/subuid and /etc/subgid
+// grant; see [SubordinateIDs].
 //
 // The command is then user and group 0 inside where 0 is mapped; else what its own id, the caller's, is mapped to; else
 // the first id of the first range. It has no supplementary groups where it may drop them. A command that is not user 0
@@ -35,9 +37,9 @@ type IDs struct {
 	Setgroups  Setgroups // whether processes inside may change their supplementary groups
 }
 
-// Setgroups says whether setgroups(2) works in a new user namespace (/proc/PID/setgroups, Linux 3.19). A process that can
-// drop a group can reach what is forbidden to that group; this is why the kernel denies it to those who map their own
-// group without privilege.
+// Setgroups says whether setgroups(2) works in a new user namespace (/proc/PID/setgroups, Linux 3.19). A process that
+// can drop a group can reach what is forbidden to that group; this is why the kernel denies it to those who map their
+// own group without privilege.
 type Setgroups uint8
 
 // What to do about setgroups(2).

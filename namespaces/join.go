@@ -1,3 +1,5 @@
+//go:build linux
+
 package namespaces
 
 import (
@@ -13,16 +15,17 @@ import (
 	"github.com/caisson-dev/caisson/plan"
 )
 
-// Join enters namespaces that exist, instead of making new ones (setns(2)). Exactly one of PID, PIDFD, Path and File says
-// where they are. The zero value is an error.
+// Join enters namespaces that exist, instead of making new ones (setns(2)). Exactly one of PID, PIDFD, Path and File
+// says where they are. The zero value is an error.
 //
-// A namespace in which the caller is already is passed over. Joining the same kind twice, and joining a kind that the sandbox also
-// makes, is an error. A user namespace is joined before the others. A new namespace of the sandbox is made inside
-// the joined ones.
+// A namespace in which the caller is already is passed over. Joining the same kind twice, and joining a kind that the
+// sandbox also makes, is an error. A user namespace is joined before the others. A new namespace of the sandbox is made
+// inside the joined ones.
 //
 // It needs CAP_SYS_ADMIN in the user namespace that owns each joined one, and in the caller's own or the joined one; a
 // mount namespace needs CAP_SYS_CHROOT there, too. Who made a user namespace may enter it, and all that it owns,
-// without privilege. First kernel: 3.8; for a time namespace 5.6, and the start then takes the slower way, with a copy of the host's memory.
+// without privilege. First kernel: 3.8; for a time namespace 5.6, and the start then takes the slower way, with a copy
+// of the host's memory.
 //
 // Most callers should join by PIDFD or File: the process that has a PID may be another one by the time of the start.
 type Join struct {
@@ -35,8 +38,9 @@ type Join struct {
 	Path  string   // a namespace file: /run/netns/blue, /proc/4242/ns/net; opened at each start
 	File  *os.File // an open namespace file; it must stay open until the last start
 
-	// KeepIDs keeps the user, the group and the supplementary groups as a user namespace is joined. Without it the command
-	// is user and group 0 in it, if 0 is mapped there, and has no supplementary groups, if it may drop them, as with nsenter(1).
+	// KeepIDs keeps the user, the group and the supplementary groups as a user namespace is joined. Without it the
+	// command is user and group 0 in it, if 0 is mapped there, and has no supplementary groups, if it may drop them, as
+	// with nsenter(1).
 	KeepIDs bool
 }
 
@@ -269,8 +273,8 @@ func (j Join) openOne(k Set) func(*plan.Run) (*os.File, error) {
 	}
 }
 
-// setnsTakesPIDFD asks the kernel whether setns(2) knows descriptors of processes (Linux 5.8): it enters the uts namespace
-// in which it is already. One that does not know them answers EINVAL, whoever asks.
+// setnsTakesPIDFD asks the kernel whether setns(2) knows descriptors of processes (Linux 5.8): it enters the uts
+// namespace in which it is already. One that does not know them answers EINVAL, whoever asks.
 func setnsTakesPIDFD() bool {
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package namespaces
 
 import (
@@ -26,9 +28,9 @@ type Info struct {
 	Command   string // its arguments with spaces between them, or its name where it has none
 }
 
-// List gives the namespaces of all processes whose /proc/PID/ns the caller may read, by their inodes; to see those of other
-// users needs CAP_SYS_PTRACE (ptrace(2), PTRACE_MODE_READ_FSCREDS). Processes that begin or end meanwhile may be missing. Namespaces
-// without a process, held by a descriptor or a mount, are not found.
+// List gives the namespaces of all processes whose /proc/PID/ns the caller may read, by their inodes; to see those of
+// other users needs CAP_SYS_PTRACE (ptrace(2), PTRACE_MODE_READ_FSCREDS). Processes that begin or end meanwhile may be
+// missing. Namespaces without a process, held by a descriptor or a mount, are not found.
 func List() ([]Info, error) {
 	type key struct {
 		kind  Set

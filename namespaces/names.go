@@ -1,3 +1,5 @@
+//go:build linux
+
 package namespaces
 
 import (
@@ -9,8 +11,8 @@ import (
 	"github.com/caisson-dev/caisson/plan"
 )
 
-// Hostname is the host name inside, 1 to 64 bytes (uts_namespaces(7), sethostname(2)). It asks for a UTS namespace, unless
-// one is joined. A wrong name is an [*Error] with EINVAL, the empty one too.
+// Hostname is the host name inside, 1 to 64 bytes (uts_namespaces(7), sethostname(2)). It asks for a UTS namespace,
+// unless one is joined. A wrong name is an [*Error] with EINVAL, the empty one too.
 //
 // It needs CAP_SYS_ADMIN, or [User] in the same sandbox. First kernel: 2.6.19.
 type Hostname string
@@ -23,9 +25,9 @@ func (h Hostname) Apply(p *plan.Plan) error {
 	return applyName(p, "sethostname", unix.SYS_SETHOSTNAME, string(h))
 }
 
-// Domainname is the NIS domain name inside, 1 to 64 bytes (uts_namespaces(7), setdomainname(2)); it has nothing to do with
-// DNS. "(none)" is what a system without one has. It asks for a UTS namespace, unless one is joined. A wrong name is
-// an [*Error] with EINVAL, the empty one too.
+// Domainname is the NIS domain name inside, 1 to 64 bytes (uts_namespaces(7), setdomainname(2)); it has nothing to do
+// with DNS. "(none)" is what a system without one has. It asks for a UTS namespace, unless one is joined. A wrong name
+// is an [*Error] with EINVAL, the empty one too.
 //
 // It needs CAP_SYS_ADMIN, or [User] in the same sandbox. First kernel: 2.6.19.
 type Domainname string
@@ -54,7 +56,8 @@ func applyName(p *plan.Plan, call string, trap uintptr, name string) error {
 	return nil
 }
 
-// needUTS asks for a UTS namespace where none is joined. A join of the one in which the caller is already joins nothing, and the name would become the host's.
+// needUTS asks for a UTS namespace where none is joined. A join of the one in which the caller is already joins
+// nothing, and the name would become the host's.
 func needUTS(p *plan.Plan, call string) error {
 	if p.Joined()&unix.CLONE_NEWUTS != 0 {
 		return nil

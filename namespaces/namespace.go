@@ -1,3 +1,5 @@
+//go:build linux
+
 package namespaces
 
 import (
@@ -13,13 +15,14 @@ import (
 	"github.com/caisson-dev/caisson/plan"
 )
 
-// ID tells namespaces apart while they exist: device and inode of their files (namespaces(7)). Two that exist at the same
-// time are the same namespace exactly if their IDs are equal.
+// ID tells namespaces apart while they exist: device and inode of their files (namespaces(7)). Two that exist at the
+// same time are the same namespace exactly if their IDs are equal.
 type ID struct {
 	Device, Inode uint64
 }
 
-// Namespace is an open namespace. It keeps the namespace alive until it is closed. [Open], [OfFile], [Of] and [New] make it.
+// Namespace is an open namespace. It keeps the namespace alive until it is closed. [Open], [OfFile], [Of] and [New]
+// make it.
 //
 // As a part of a sandbox it is a namespace that the sandbox joins, as [Join] with File.
 type Namespace struct {
@@ -31,9 +34,9 @@ type Namespace struct {
 // Namespaces are several of them, of different kinds. As a part of a sandbox they are all joined.
 type Namespaces []*Namespace
 
-// Open opens the namespace file at path: one in /proc/PID/ns, or one that was pinned. What is no namespace is an [*Error]
-// with EINVAL, and nothing is done to it. Needed is what opening the file needs: for /proc/PID/ns, the right to trace
-// the process (ptrace(2), PTRACE_MODE_READ_FSCREDS). First kernel: 4.11.
+// Open opens the namespace file at path: one in /proc/PID/ns, or one that was pinned. What is no namespace is an
+// [*Error] with EINVAL, and nothing is done to it. Needed is what opening the file needs: for /proc/PID/ns, the right
+// to trace the process (ptrace(2), PTRACE_MODE_READ_FSCREDS). First kernel: 4.11.
 func Open(path string) (*Namespace, error) {
 	f, err := openNamespace(path)
 	if err != nil {
@@ -178,8 +181,8 @@ func (n *Namespace) Apply(p *plan.Plan) error {
 	return nil
 }
 
-// Owner opens the user namespace whose privileges count for n (ioctl_ns(2), NS_GET_USERNS, Linux 4.9). EPERM means that it
-// is not the caller's own nor below it.
+// Owner opens the user namespace whose privileges count for n (ioctl_ns(2), NS_GET_USERNS, Linux 4.9). EPERM means that
+// it is not the caller's own nor below it.
 func (n *Namespace) Owner() (*Namespace, error) {
 	return n.relative("NS_GET_USERNS", unix.NS_GET_USERNS)
 }
@@ -200,7 +203,8 @@ func (n *Namespace) relative(name string, request uint) (*Namespace, error) {
 }
 
 // OwnerUID gives the user who made n if it is a user namespace, else the one who made its owning user namespace; in the
-// caller's ids, where one without a mapping is 65534 (ioctl_ns(2), NS_GET_OWNER_UID, Linux 4.11). EPERM is as for [Namespace.Owner].
+// caller's ids, where one without a mapping is 65534 (ioctl_ns(2), NS_GET_OWNER_UID, Linux 4.11). EPERM is as for
+// [Namespace.Owner].
 func (n *Namespace) OwnerUID() (uint32, error) {
 	if n.kind != User {
 		o, err := n.Owner()

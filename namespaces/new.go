@@ -1,3 +1,5 @@
+//go:build linux
+
 package namespaces
 
 import (
@@ -18,7 +20,8 @@ import (
 // belong to a new user namespace with the maps of [MapRoot]; for other maps see [IDs.New].
 //
 // A pid namespace lives only as long as its process 1, and a time namespace cannot be made together with a user
-// namespace here: an [*Error] with errors.ErrUnsupported. It needs CAP_SYS_ADMIN, or User in the set. First kernel: 4.11.
+// namespace here: an [*Error] with errors.ErrUnsupported. It needs CAP_SYS_ADMIN, or User in the set. First kernel:
+// 4.11.
 func New(kinds Set) (Namespaces, error) {
 	if kinds.Has(User) {
 		return MapRoot().New(kinds)
@@ -45,8 +48,8 @@ func newable(kinds Set) error {
 	return kinds.check()
 }
 
-// New makes a user namespace with these maps, and namespaces of other kinds that belong to it; see [New]. It has a way to do
-// so on amd64 and arm64 only.
+// New makes a user namespace with these maps, and namespaces of other kinds that belong to it; see [New]. It has a way
+// to do so on amd64 and arm64 only.
 func (m IDs) New(kinds Set) (made Namespaces, err error) {
 	kinds |= User
 	if err := newable(kinds); err != nil {
@@ -76,8 +79,9 @@ func (m IDs) New(kinds Set) (made Namespaces, err error) {
 	return made, err
 }
 
-// withProcess calls f while there is a process in new namespaces. No thread of ours may enter a user namespace, so a process
-// must: one that executes our own small program, and is stopped, as a traced one, before the program's first instruction.
+// withProcess calls f while there is a process in new namespaces. No thread of ours may enter a user namespace, so a
+// process must: one that executes our own small program, and is stopped, as a traced one, before the program's first
+// instruction.
 func withProcess(kinds Set, f func(pid int) error) error {
 	program, err := initprog.Open()
 	if err != nil {
@@ -121,8 +125,8 @@ func openNew(dir string, kinds Set) (all Namespaces, err error) {
 	return all, nil
 }
 
-// Pin keeps a namespace at a path: a new file on which it is mounted, until [Unpin] or the next boot; ip-netns(8) finds those
-// in /run/netns. What is at the path already is an error with fs.ErrExist, and on failure nothing is left there.
+// Pin keeps a namespace at a path: a new file on which it is mounted, until [Unpin] or the next boot; ip-netns(8) finds
+// those in /run/netns. What is at the path already is an error with fs.ErrExist, and on failure nothing is left there.
 // Symbolic links in the directory part of the path are followed.
 //
 // A mount namespace can be pinned only where no mount propagates to it: in a private mount (EINVAL).
@@ -172,8 +176,8 @@ func removeMade(dir *os.File, base string, fd int) {
 	}
 }
 
-// Unpin undoes [Pin]: the namespace is unmounted and its file removed. What is not a mounted namespace is an [*Error] with EINVAL, and is left
-// alone; so is a symbolic link. It needs CAP_SYS_ADMIN. First kernel: 3.8.
+// Unpin undoes [Pin]: the namespace is unmounted and its file removed. What is not a mounted namespace is an [*Error]
+// with EINVAL, and is left alone; so is a symbolic link. It needs CAP_SYS_ADMIN. First kernel: 3.8.
 func Unpin(path string) error {
 	dir, base, err := openParent(path)
 	if err != nil {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package namespaces
 
 import (
@@ -13,13 +15,14 @@ import (
 	"github.com/caisson-dev/caisson/plan"
 )
 
-// SubordinateIDs gives the maps with the ids that /etc/subuid and /etc/subgid grant to a user (subuid(5)), by name or by
-// decimal uid; "" is the caller's own. The ranges follow each other inside, in the order of the files. For the
-// caller's own ids they begin at 1, and 0 is the caller itself, unless the caller is root: then, and for another user, they begin at 0.
+// SubordinateIDs gives the maps with the ids that /etc/subuid and /etc/subgid grant to a user (subuid(5)), by name or
+// by decimal uid; "" is the caller's own. The ranges follow each other inside, in the order of the files. For the
+// caller's own ids they begin at 1, and 0 is the caller itself, unless the caller is root: then, and for another user,
+// they begin at 0.
 //
-// A user without a range is a [*SubordinateError] with fs.ErrNotExist; so is each file that is missing. A line that cannot
-// be read, or that overlaps an earlier one of the same user, is a [*SubordinateError] with EINVAL that names it. The uid
-// of a name is looked up in /etc/passwd only.
+// A user without a range is a [*SubordinateError] with fs.ErrNotExist; so is each file that is missing. A line that
+// cannot be read, or that overlaps an earlier one of the same user, is a [*SubordinateError] with EINVAL that names it.
+// The uid of a name is looked up in /etc/passwd only.
 //
 // It needs no privilege; what a sandbox with the maps needs stands at [IDs].
 func SubordinateIDs(user string) (IDs, error) {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package namespaces
 
 import (
@@ -14,8 +16,8 @@ import (
 	"github.com/caisson-dev/caisson/plan"
 )
 
-// Sysctl is a kernel parameter that belongs to a namespace, written before the command starts (sysctl(8)). The namespace must
-// be new in the same sandbox, or joined:
+// Sysctl is a kernel parameter that belongs to a namespace, written before the command starts (sysctl(8)). The
+// namespace must be new in the same sandbox, or joined:
 //
 //	net.*                                         Net
 //	kernel.{shmmax,shmall,shmmni,shm_rmid_forced,
@@ -23,13 +25,14 @@ import (
 //	kernel.hostname, kernel.domainname            UTS, as [Hostname] and [Domainname]
 //	user.*                                        User
 //
-// Any other parameter belongs to the whole system and is an [*SysctlError], as are a namespace that is neither new nor joined,
-// a name that is not a name, and an empty value. A parameter of the network that belongs to the whole system after all is not
-// there in a new namespace, and an error of the start with ENOENT. The value is written at once, and a kernel that
-// takes only a part of it is an error of the start with EAGAIN.
+// Any other parameter belongs to the whole system and is an [*SysctlError], as are a namespace that is neither new nor
+// joined, a name that is not a name, and an empty value. A parameter of the network that belongs to the whole system
+// after all is not there in a new namespace, and an error of the start with ENOENT. The value is written at once, and a
+// kernel that takes only a part of it is an error of the start with EAGAIN.
 //
-// It needs the namespace's privileges, CAP_NET_ADMIN for Net, user 0 or CAP_SYS_RESOURCE for the others; the child has them inside
-// a new user namespace, where kernels before 6.10 yet refuse kernel.* and fs.mqueue.* with EACCES. First kernel: 5.6 (openat2(2)).
+// It needs the namespace's privileges, CAP_NET_ADMIN for Net, user 0 or CAP_SYS_RESOURCE for the others; the child has
+// them inside a new user namespace, where kernels before 6.10 may yet refuse kernel.* and fs.mqueue.* with EACCES. First
+// kernel: 5.6 (openat2(2)).
 type Sysctl struct {
 	// Name has dots or slashes between its words: "net.ipv4.ip_forward". The first of them counts, as for sysctl(8): in
 	// "net/ipv4/conf/eth0.7/forwarding" the dot is part of a word.
@@ -81,7 +84,8 @@ func (s Sysctl) check(p *plan.Plan, owner Set) error {
 }
 
 // calls write the value, to the caller's /proc but below it over no link and no mount, where the child finds the
-// parameters of its own namespaces. The comparison is made by futex(2): it answers ETIMEDOUT where the numbers are equal.
+// parameters of its own namespaces. The comparison is made by futex(2): it answers ETIMEDOUT where the numbers are
+// equal.
 func (s Sysctl) calls(p *plan.Plan, path string) []plan.Op {
 	const text = "{O_WRONLY|O_CLOEXEC, RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS|RESOLVE_NO_XDEV}"
 	how := unix.OpenHow{Flags: unix.O_WRONLY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV}
@@ -154,11 +158,12 @@ func sysctlOwner(path string) Set {
 	return 0
 }
 
-// MaxUserNamespaces limits how many user namespaces each user may make below the sandbox's new user namespace, for which it
-// asks; 0 forbids them (namespaces(7), /proc/sys/user/max_user_namespaces, Linux 4.9). Making one more fails with ENOSPC. A
-// negative number is an [*Error] with EINVAL.
+// MaxUserNamespaces limits how many user namespaces each user may make below the sandbox's new user namespace, for
+// which it asks; 0 forbids them (namespaces(7), /proc/sys/user/max_user_namespaces, Linux 4.9). Making one more fails
+// with ENOSPC. A negative number is an [*Error] with EINVAL.
 //
-// It holds against who has no CAP_SYS_RESOURCE inside, or no writable /proc/sys. It needs what [User] needs. First kernel: 5.6 (openat2(2)).
+// It holds against who has no CAP_SYS_RESOURCE inside, or no writable /proc/sys. It needs what [User] needs. First
+// kernel: 5.6 (openat2(2)).
 type MaxUserNamespaces int
 
 // Apply asks for the limit.

@@ -1,3 +1,5 @@
+//go:build linux
+
 package namespaces
 
 import (
@@ -54,8 +56,9 @@ func (o TimeOffsets) text() string {
 	return line("monotonic", o.Monotonic) + line("boottime", o.Boottime)
 }
 
-// enterTime makes the child itself enter the time namespace that it has made for its children. Since Linux 6.2 execve does
-// so; before, the child has memory of its own and enters by setns(2), which answers EUSERS to one that shares its memory.
+// enterTime makes the child itself enter the time namespace that it has made for its children. Since Linux 6.2 execve
+// does so; before, the child has memory of its own and enters by setns(2), which answers EUSERS to one that shares its
+// memory.
 func enterTime(p *plan.Plan) {
 	const entered = "entry into the time namespace"
 	if p.Has(entered) {

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package plan is the contract between the primitives of a sandbox and the launcher that starts it.
 //
 // A [Primitive] does not act. It lowers itself into a [Plan]: flags for the clone, actions of the parent before the

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package dumpable keeps the host's "dumpable" flag (prctl(2), PR_SET_DUMPABLE) right while children share its memory.
 //
 // The flag belongs to the memory, which host and child share until the child executes its command. A child that changes

@@ -1,3 +1,5 @@
+//go:build linux
+
 //lint:file-ignore U1000 live and what it calls are called from assembly
 
 package launch

@@ -1,3 +1,5 @@
+//go:build linux
+
 #include "textflag.h"
 
 // func cloneSyscall(trap, a1, a2, a3, a4, a5, child uintptr) (r1, errno uintptr)

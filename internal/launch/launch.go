@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package launch starts a plan: it makes a child that shares the host's memory, lets it make the plan's calls without
 // running any Go code of the runtime's, and returns when the child has executed its command or failed.
 //

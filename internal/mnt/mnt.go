@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package mnt lowers the calls of the mount API of Linux 5.2 to calls of a plan: mounts are descriptors until they are
 // attached, so nothing has to be walked, parsed or looked up again.
 package mnt

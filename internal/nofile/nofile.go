@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package nofile knows the limit of open descriptors with which the program was started. The syscall package raises the
 // soft limit when it is initialised; os/exec puts the original back in its children, but keeps it to itself.
 //

@@ -1,3 +1,5 @@
+//go:build linux
+
 package sys
 
 // Call is a system call in the form in which the child makes it: numbers only.

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package sys holds what plan and launcher share below the level of a plan: raw system calls, and the memory to which
 // their arguments point.
 package sys

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package plantest tests that a primitive keeps the contract of package plan, as testing/fstest does for file systems.
 package plantest
 
