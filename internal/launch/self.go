@@ -3,11 +3,15 @@
 package launch
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
+	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -76,18 +80,34 @@ const atFDCWD = ^uintptr(99) // -100
 
 // verify kills a child that executes the host's binary as the host sees it. A copy of the binary, or the same file through
 // a mount of the sandbox's own, is the caller's choice.
+//
+// Execve lets us go on before the child has left our memory, and until it has, its binary is ours. Nothing tells when that is: the
+// descriptors are closed before. So memory of its own is looked for first, and the binary afterwards.
 func (s *start) verify(pid int) error {
-	if !s.verifies() || !executesUs(pid) {
+	if s.helped() || !s.plan.Has(plan.RootDir) {
 		return nil
 	}
-	// execve lets us go on before the child has left our memory, and so our binary: only the end of the pipe tells.
-	if s.awaitReport(); !executesUs(pid) {
-		return nil
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Microsecond) {
+		left := stack("self") != stack(strconv.Itoa(pid))
+		if !executesUs(pid) {
+			return nil
+		}
+		if left || time.Now().After(end) {
+			return s.failed(s.stepOf(plan.StepExec), errSelf)
+		}
 	}
-	return s.failed(s.stepOf(plan.StepExec), errSelf)
 }
 
-func (s *start) verifies() bool { return !s.helped() && s.plan.Has(plan.RootDir) }
+// stack gives the address of a process's stack as /proc/PID/stat prints it: that of a new program is a random one.
+func stack(pid string) string {
+	const startstack = 28 // proc(5)
+	b, _ := os.ReadFile("/proc/" + pid + "/stat")
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(fields) <= startstack-3 {
+		return ""
+	}
+	return fields[startstack-3]
+}
 
 func executesUs(pid int) bool {
 	var host, child unix.Statx_t
