@@ -52,7 +52,8 @@ type Cmd struct {
 	Stdout io.Writer
 	Stderr io.Writer
 
-	// ExtraFiles are passed on as descriptors 3 and following; a nil entry is a closed descriptor. All other descriptors of the caller are
+	// ExtraFiles are passed on as descriptors 3 and following; a nil entry is a closed descriptor, and a file that has been
+	// closed is an error, also as Stdin, Stdout and Stderr. All other descriptors of the caller are
 	// closed in the child, whoever opened them, close-on-exec or not.
 	ExtraFiles []*os.File
 

@@ -16,17 +16,25 @@ import (
 // machine is one boot.
 type machine struct {
 	name    string
-	kernel  string // in the directory that prepare.sh fills
-	release string // of the kernel, its beginning
-	lsm     string // that enforces
+	kernel  string   // in the directory that prepare.sh fills
+	release string   // of the kernel, its beginning
+	lsm     string   // that enforces
+	only    []string // packages of the module; nil is all
 }
+
+// Where the kernel is one that has run everything already, only the packages run that may see a difference.
+var (
+	labelled = []string{"chroot", "internal/launch", "kernels/guest", "lsm", "namespaces"}
+	assembly = []string{"chroot", "internal/dumpable", "internal/initprog", "internal/launch", "internal/nofile", "internal/sys",
+		"kernels/guest", "plan"}
+)
 
 func machines() []machine {
 	return []machine{
 		{name: "6.1-apparmor", kernel: "6.1", release: "6.1.", lsm: "apparmor"},
 		{name: "6.12-apparmor", kernel: "6.12", release: "6.12.", lsm: "apparmor"},
-		{name: "6.1-selinux", kernel: "6.1", release: "6.1.", lsm: "selinux"},
-		{name: "arm64", kernel: "arm64", release: "6.1.", lsm: "apparmor"},
+		{name: "6.1-selinux", kernel: "6.1", release: "6.1.", lsm: "selinux", only: labelled},
+		{name: "arm64", kernel: "arm64", release: "6.1.", lsm: "apparmor", only: assembly},
 	}
 }
 
@@ -77,11 +85,22 @@ func (m machine) run(t *testing.T, b *build) {
 	}
 	p := b.programs(t, arch)
 	v.Init = p.init
-	r := newReport(t, m.name, p.tests)
-	m.boot(t, v, r, m.commands(arch, p.tests, time.Until(deadline(t))))
-	for i := range p.tests {
+	tests := m.chosen(p.tests)
+	r := newReport(t, m.name, tests)
+	m.boot(t, v, r, m.commands(arch, tests, time.Until(deadline(t))))
+	for i := range tests {
 		r.report(t, i)
 	}
+}
+
+// chosen are the test binaries that this machine runs.
+func (m machine) chosen(tests []testBinary) []testBinary {
+	if m.only == nil {
+		return tests
+	}
+	return slices.DeleteFunc(slices.Clone(tests), func(b testBinary) bool {
+		return !slices.Contains(m.only, b.name)
+	})
 }
 
 // boot boots again where a package has brought the machine down, for the packages after it.

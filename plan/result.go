@@ -19,7 +19,10 @@ type Result struct {
 	Elapsed    time.Duration // from Start to the end of Wait
 	UserTime   time.Duration // CPU time of the command and of those children that it has waited for
 	SystemTime time.Duration // the same in the kernel
-	MaxRSS     int64         // bytes; the largest resident set of one process (getrusage(2))
+
+	// MaxRSS is the largest resident set of one process, in bytes (getrusage(2)). It is never below the caller's own at the
+	// start: execve counts the memory that the child came with. A control group knows better.
+	MaxRSS int64
 }
 
 // Reason is why a command ended.

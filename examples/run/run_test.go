@@ -337,7 +337,7 @@ func TestTmpfs(t *testing.T) {
 		try(t, in([]string{"--tmpfs", "/tmp/s:size=64k,mode=700"}, "stat", "/tmp/s")...).has(t, 0, "drwx------ 65536 true", "")
 		try(t, in([]string{"--tmpfs", "/tmp/s:mode=1755,size=1M"}, "stat", "/tmp/s")...).has(t, 0, "dtrwxr-xr-x 1048576 true", "")
 		try(t, in([]string{"--tmpfs", "/tmp:size=128k"}, "stat", "/tmp")...).has(t, 0, "dtrwxrwxrwx 131072 true", "")
-		try(t, in([]string{"--tmpfs", "/mnt", "--tmpfs", "/mnt/x"}, "write", "/mnt/x/y")...).has(t, 0, "", "")
+		try(t, in([]string{"--tmpfs", "/run/m", "--tmpfs", "/run/m/x"}, "write", "/run/m/x/y")...).has(t, 0, "", "")
 	})
 }
 

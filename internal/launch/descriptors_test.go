@@ -51,7 +51,7 @@ func manyDescriptors() error {
 }
 
 func descriptorsInside() error {
-	granted, err := os.Open("/etc/hostname")
+	granted, err := os.Open("/etc/passwd")
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func descriptorsInside() error {
 				if err != nil {
 					return fmt.Errorf("%s: %w", name, err)
 				}
-				if want := []string{"0", "1", "2", "4 /etc/hostname", "6 /etc/hostname"}; !slices.Equal(want, got) {
+				if want := []string{"0", "1", "2", "4 /etc/passwd", "6 /etc/passwd"}; !slices.Equal(want, got) {
 					return fmt.Errorf("%s: %v", name, got)
 				}
 			}

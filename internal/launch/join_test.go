@@ -181,7 +181,7 @@ func TestJoinAndMake(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := plan.Build(joining(target.PID, []string{"user", "pid"}, false), clone(unix.CLONE_NEWUTS|unix.CLONE_NEWNS),
 				part(func(p *plan.Plan) { p.DieWithParent() }), served(func(r *plan.Run) error { return unix.Kill(r.PID, 0) }))
-			out := strings.Fields(output(t, opt, p, "readlink /proc/self/ns/user; hostname changed && hostname; echo $$"))
+			out := strings.Fields(output(t, opt, p, "readlink /proc/self/ns/user; echo changed > /proc/sys/kernel/hostname; cat /proc/sys/kernel/hostname; echo $$"))
 			require.Len(t, out, 3, out)
 			require.Equal(t, nsOf(target.PID, "user"), out[0])
 			require.Equal(t, "changed", out[1])
