@@ -150,6 +150,7 @@ func TestUser(t *testing.T) {
 // TestUserLeavesTheHostAlone: the child shares our memory, but not our credentials.
 func TestUserLeavesTheHostAlone(t *testing.T) {
 	needRoot(t)
+	require.NoError(t, unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)) // os/exec may have cleared it for another test
 	require.NoError(t, caisson.New(caisson.User{UID: 70000, GID: 70001}).Command("/bin/true").Run())
 	require.Zero(t, os.Getuid()+os.Geteuid()+os.Getgid())
 	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)

@@ -35,6 +35,7 @@ Identity
       --userns MODE            host: none, as docker run has it; keep-id: one's own ids inside;
                                auto: root inside is nobody outside, with subordinate ids (subuid(5))
                                (default: host for root; for others one in which they are root)
+                               Root inside has docker run's capabilities, less mknod
 
 Isolation
       --network none|host      (default: none, a loopback interface that is down)

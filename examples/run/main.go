@@ -10,8 +10,8 @@
 // Without --rootfs the command sees the host's own files, read-only, with scratch directories on /tmp and /run. It works
 // on any machine, and an ordinary user needs no privilege. run --help prints the flags.
 //
-// What it does not do yet: as root, without --userns, the command is root with all capabilities. Then it is separated from
-// the host but not confined; --userns=auto confines it.
+// What it does not do yet: there is no seccomp filter and no control group, and as root, without --userns, the command's
+// root is the host's: it may do what docker run's root may, less mknod. --userns=auto makes it nobody outside.
 package main
 
 import (

@@ -113,7 +113,7 @@ func parseVolume(s string) (b chroot.Bind, err error) {
 		return b, errors.New("not SOURCE:TARGET or SOURCE:TARGET:ro")
 	}
 	if !path.IsAbs(p[0]) && p[0][0] != '.' {
-		return b, fmt.Errorf("there are no named volumes; a directory begins with / or ./")
+		return b, errors.New("there are no named volumes; a directory begins with / or ./")
 	}
 	if b.Source, err = filepath.Abs(p[0]); err != nil {
 		return b, err
@@ -163,8 +163,9 @@ func parseTmpfs(s string) (t chroot.Tmpfs, err error) {
 
 // parseSize parses a number of bytes: 4096, 64k, 64m, 1g.
 func parseSize(s string) (int64, error) {
-	digits := strings.TrimRight(strings.ToLower(s), "bkmg")
-	shift, known := map[string]int{"": 0, "b": 0, "k": 10, "kb": 10, "m": 20, "mb": 20, "g": 30, "gb": 30}[strings.ToLower(s[len(digits):])]
+	lower := strings.ToLower(s)
+	digits := strings.TrimRight(lower, "bkmg")
+	shift, known := map[string]int{"": 0, "b": 0, "k": 10, "kb": 10, "m": 20, "mb": 20, "g": 30, "gb": 30}[lower[len(digits):]]
 	n, err := strconv.ParseUint(digits, 10, 63-shift)
 	if err != nil || !known || n == 0 {
 		return 0, fmt.Errorf("size %q is not a number of bytes above zero, such as 64m", s)

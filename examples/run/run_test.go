@@ -299,6 +299,26 @@ func TestHostRoot(t *testing.T) {
 	})
 }
 
+// TestCapabilities: what is read-only stays so for root inside, also for one who makes user namespaces, and what is covered
+// stays covered.
+func TestCapabilities(t *testing.T) {
+	needUser(t)
+	both(t, func(t *testing.T, try trial) {
+		for _, flags := range [][]string{nil, {"--init"}, {"--userns", "keep-id"}} {
+			o := try(t, in(flags, "cat", "/proc/self/status")...)
+			if !strings.Contains(o.stdout, "CapBnd:\t00000000a00425fb\n") {
+				t.Errorf("%v: another bounding set in %v", flags, o)
+			}
+			try(t, in(flags, "remount")...).has(t, 1, "operation not permitted", "")
+			try(t, in(flags, "unmount", "/run")...).has(t, 1, "operation not permitted", "")
+			try(t, in(flags, "mknod")...).has(t, 1, "operation not permitted", "")
+			try(t, in(flags, "newuser")...).has(t, 0, "", "")
+			try(t, in(flags, "newuser", "remount")...).has(t, 1, "operation not permitted", "")
+			try(t, in(flags, "newuser", "unmount")...).has(t, 1, "invalid argument", "") // locked, mount_namespaces(7)
+		}
+	})
+}
+
 func TestRootfs(t *testing.T) {
 	needRoot(t)
 	dir := rootfs(t)

@@ -68,7 +68,7 @@ func (f *flags) parts(who account, host string) ([]plan.Primitive, error) {
 		parts = append(parts, caisson.Init{})
 	}
 	// A session of its own: nothing can be pushed into the caller's terminal. And no command outlives us.
-	return append(parts, caisson.Session{Terminal: f.tty}, caisson.DieWithParent{}, f.credentials(who)), nil
+	return append(parts, caisson.Session{Terminal: f.tty}, caisson.DieWithParent{}, capabilities(), f.credentials(who)), nil
 }
 
 // namespaces are those of docker run, except that the network is an empty one. The user namespace is added by ids.

@@ -82,10 +82,13 @@ func tool(what string, args []string) int {
 	case "terminal":
 		return toolTerminal()
 	case "newuser":
-		c := exec.Command("/proc/self/exe", "true")
-		c.Args[0] = "tool"
-		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID}
-		return toolResult(c.Run())
+		return toolNewUser(append(args, "true")[0])
+	case "remount":
+		return toolResult(unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND, ""))
+	case "unmount":
+		return toolResult(unix.Unmount(args[0], unix.MNT_DETACH))
+	case "mknod":
+		return toolResult(unix.Mknod("/dev/disk", unix.S_IFBLK|0o600, 0))
 	case "family":
 		return toolFamily()
 	case "parent":
@@ -97,6 +100,18 @@ func tool(what string, args []string) int {
 		time.Sleep(5 * time.Minute)
 	}
 	return 0
+}
+
+// toolNewUser does something as root of a user namespace and mount namespace of its own.
+func toolNewUser(what string) int {
+	c := exec.Command("/proc/self/exe", what, "/run")
+	c.Args[0], c.Stdout = "tool", os.Stdout
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}}
+	if err := c.Run(); err != nil && c.ProcessState == nil {
+		return toolResult(err)
+	}
+	return c.ProcessState.ExitCode()
 }
 
 func toolResult(err error) int {
