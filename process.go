@@ -126,6 +126,9 @@ func (p *Process) readReport() {
 
 // Exec gives a Cmd that executes a further command inside the running sandbox: in all its namespaces, its root and control
 // group, and with the same user, limits and filters. The kernel ends it with the sandbox if that has a pid namespace. setns(2) by pidfd needs Linux 5.8.
+//
+// What runs in the sandbox may stop the command while it enters, so give it a context with a deadline where that is hostile. A sandbox without a user namespace whose root has
+// CAP_SYS_PTRACE, but not CAP_SYS_ADMIN, is not entered (EPERM): it could read the caller's memory. One whose root has kept both could do so too, and anything else to the host.
 func (p *Process) Exec(name string, arg ...string) *Cmd { return newCmd(p.plan, p, name, arg) }
 
 // ExecContext is Exec with a context, as [Sandbox.CommandContext].
@@ -153,6 +156,9 @@ func (p *Process) join(q *plan.Plan) error {
 		})
 		return f, err
 	})
+	if flags&unix.CLONE_NEWUSER == 0 {
+		q.Before(p.traceable())
+	}
 	q.Join(flags, plan.Call("setns", unix.SYS_SETNS, plan.FD(sandbox), plan.Namespaces(flags)).
 		Hint(syscall.ESRCH, "the sandbox has ended").
 		Hint(syscall.EINVAL, "entering by pidfd needs Linux 5.8"))

@@ -124,9 +124,9 @@ func (m machine) boot(t *testing.T, v vm.Machine, r *report, commands []vm.Comma
 	}
 }
 
-// deadline is in ten minutes, or earlier to leave go test enough of its own time to print what there is.
+// deadline is in 25 minutes, or earlier to leave go test enough of its own time to print what there is.
 func deadline(t *testing.T) time.Time {
-	end := time.Now().Add(10 * time.Minute)
+	end := time.Now().Add(25 * time.Minute)
 	if d, ok := t.Deadline(); ok && d.Before(end.Add(20*time.Second)) {
 		return d.Add(-20 * time.Second)
 	}

@@ -103,7 +103,8 @@ func TestNotLeader(t *testing.T) {
 	b := newBox(t, nil, noNamespace, onTerminal(slave))
 	behindShell(t, b, stat+`
 		trap 'echo interrupted' INT
-		read -r line; echo "got $line"; read -r line; echo "got $line"`)
+		read -r line; echo "got $line"
+		until read -r line && test -n "$line"; do :; done; echo "got $line"`)
 	b.begin()
 	leader, command := b.statLine(), b.statLine()
 	require.Equal(t, leader.pid, command.pgrp)
