@@ -22,7 +22,8 @@
 //
 // # How it starts
 //
-// There is no cgo, no second execution of the caller's binary, no hook in main and no helper program. The child shares the
+// There is no cgo, no second execution of the caller's binary, no hook in main. (A script inside a root of its own is executed by way
+// of a program of 2 KB from sealed memory, and SubordinateIDs of package namespaces uses newuidmap(1).) The child shares the
 // caller's memory until it executes the command (CLONE_VM and CLONE_VFORK, clone(2)), so a start takes the same time
 // however large the caller is, and it makes its system calls without running Go code. Linux 5.12 and later, amd64 and arm64; on other architectures of Linux
 // the child gets a copy of the memory, as with fork(2).

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson/internal/dumpable"
+	"github.com/caisson-dev/caisson/internal/sys"
 	"github.com/caisson-dev/caisson/plan"
 )
 
@@ -169,10 +170,10 @@ func (m IDs) check() error {
 // files in /proc: a change of the user takes those files away from it.
 func takeIDs(p *plan.Plan, uid, gid uint32, dropGroups bool) {
 	if dropGroups {
-		p.Child(plan.Users, plan.Call("setgroups", sysSetgroups, plan.Int(0), plan.Null()))
+		p.Child(plan.Users, plan.Call("setgroups", sys.Setgroups, plan.Int(0), plan.Null()))
 	}
 	u, g := idArg(uid), idArg(gid)
-	p.Child(plan.Users, plan.Call("setresgid", sysSetresgid, g, g, g), plan.Call("setresuid", sysSetresuid, u, u, u))
+	p.Child(plan.Users, plan.Call("setresgid", sys.Setresgid, g, g, g), plan.Call("setresuid", sys.Setresuid, u, u, u))
 }
 
 func idArg(id uint32) plan.Arg { return plan.Number(uint64(id), strconv.FormatUint(uint64(id), 10)) }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-dev/caisson/internal/sys"
 	"github.com/caisson-dev/caisson/plan"
 )
 
@@ -319,7 +320,7 @@ func (j Join) becomeRoot(p *plan.Plan) {
 	}
 	zero := idArg(0)
 	p.Child(plan.Users,
-		plan.Call("setgroups", sysSetgroups, plan.Int(0), plan.Null()).Tolerate(syscall.EPERM), // where the namespace denies it
-		plan.Call("setresgid", sysSetresgid, zero, zero, zero).Tolerate(syscall.EINVAL),        // where 0 is not mapped
-		plan.Call("setresuid", sysSetresuid, zero, zero, zero).Tolerate(syscall.EINVAL))
+		plan.Call("setgroups", sys.Setgroups, plan.Int(0), plan.Null()).Tolerate(syscall.EPERM), // where the namespace denies it
+		plan.Call("setresgid", sys.Setresgid, zero, zero, zero).Tolerate(syscall.EINVAL),        // where 0 is not mapped
+		plan.Call("setresuid", sys.Setresuid, zero, zero, zero).Tolerate(syscall.EINVAL))
 }

@@ -82,18 +82,18 @@ const atFDCWD = ^uintptr(99) // -100
 // a mount of the sandbox's own, is the caller's choice.
 //
 // Execve lets us go on before the child has left our memory, and until it has, its binary is ours. Nothing tells when that is: the
-// descriptors are closed before. So memory of its own is looked for first, and the binary afterwards.
+// descriptors are closed before. So the binary counts only when it is looked at after memory of its own has been seen.
 func (s *start) verify(pid int) error {
 	if s.helped() || !s.plan.Has(plan.RootDir) {
 		return nil
 	}
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Microsecond) {
-		its := stack(strconv.Itoa(pid))
-		left := its != "" && its != "0" && its != stack("self") // 0: we may not know
 		if !executesUs(pid) {
 			return nil
 		}
-		if left || time.Now().After(end) {
+		its := stack(strconv.Itoa(pid))
+		left := its != "" && its != "0" && its != stack("self") // 0: we may not know
+		if left && executesUs(pid) || time.Now().After(end) {
 			return s.failed(s.stepOf(plan.StepExec), errSelf)
 		}
 	}
