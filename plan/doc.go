@@ -47,13 +47,18 @@
 //	Limits       resource limits, priority, affinity: may need capabilities, and would hinder the phases before
 //	             (getrlimit(2)).
 //	Files        the standard descriptors, session and terminal; every other descriptor is closed (dup(2), setsid(2)).
-//	Credentials  groups, user, capabilities: drops what the phases before needed (credentials(7), capabilities(7)).
+//	Bounds       the bounding set and keep-caps: needs CAP_SETPCAP, which a change of the user takes away
+//	             (capabilities(7)).
+//	Credentials  groups and user: drops what the phases before needed (credentials(7)).
+//	Capabilities the sets that the user is left with: after the change of the user, which clears them.
 //	Directory    the working directory, as the user who will be in it (chdir(2)).
 //	Labels       AppArmor and SELinux: what happens at exec; the label may forbid everything above (apparmor(7)).
 //	Landlock     restricts itself, so the files that Labels needs are still open to it (landlock(7)).
-//	Seccomp      last: a filter may forbid every call above (seccomp(2)).
+//	Seccomp      a filter may forbid every call above (seccomp(2)).
+//	Last         gives up CAP_SYS_ADMIN where the filters needed it: one capset(2), which they must allow.
 //
-// After Seccomp there is nothing but execve(2).
+// After Last there is nothing but execve(2). no_new_privs, where some part asks for it ([Plan.NoNewPrivs]), is set
+// before Labels: Landlock and Seccomp need it, or CAP_SYS_ADMIN ([Plan.NeedAdmin]).
 //
 // # What a child can do
 //

@@ -101,6 +101,18 @@ func (p *Plan) Dies() bool { return p.die }
 // Waits reports whether the child waits for actions of the parent.
 func (p *Plan) Waits() bool { return len(p.while) > 0 }
 
+// Takes reports whether the parent takes descriptors from the child.
+func (p *Plan) Takes() bool { return len(p.takes) > 0 }
+
+// Taken hands the descriptor that the step's call gave to the part that asked for it; nil where the step is none of
+// those. For launchers.
+func (s Step) Taken() func(*Run, *os.File) error {
+	if s.Kind != StepCall || s.Op.take == 0 {
+		return nil
+	}
+	return s.plan.takes[s.Op.take-1].do
+}
+
 // Trap gives the number of the system call. For launchers.
 func (o Op) Trap() uintptr { return o.trap }
 

@@ -17,6 +17,7 @@ type Op struct {
 	skip     int
 	hints    []hint
 	once     bool
+	take     int // which of the plan's takes + 1
 	owner    string
 }
 

@@ -10,27 +10,30 @@ type Phase uint8
 
 // The phases, in the order in which the child goes through them.
 const (
-	Cgroup      Phase = iota // enter control groups
-	Join                     // enter existing namespaces
-	Users                    // take up the ids of a new user namespace
-	Sources                  // open and clone what comes from the host
-	Root                     // change the root
-	Mounts                   // mount inside the new root
-	Names                    // hostname, domain name, sysctls
-	Seal                     // make read-only, mask
-	Limits                   // resource limits, priority, affinity
-	Files                    // standard descriptors, session, terminal
-	Credentials              // groups, user, capabilities
-	Directory                // working directory
-	Labels                   // AppArmor, SELinux
-	Landlock                 // Landlock rule sets
-	Seccomp                  // system call filters
+	Cgroup       Phase = iota // enter control groups
+	Join                      // enter existing namespaces
+	Users                     // take up the ids of a new user namespace
+	Sources                   // open and clone what comes from the host
+	Root                      // change the root
+	Mounts                    // mount inside the new root
+	Names                     // hostname, domain name, sysctls
+	Seal                      // make read-only, mask
+	Limits                    // resource limits, priority, affinity
+	Files                     // standard descriptors, session, terminal
+	Bounds                    // capability bounding set, keep-caps, while the rights for it are there
+	Credentials               // groups, user
+	Capabilities              // the capability sets of the user
+	Directory                 // working directory
+	Labels                    // AppArmor, SELinux
+	Landlock                  // Landlock rule sets
+	Seccomp                   // system call filters
+	Last                      // drops what only the filters needed
 
-	phases = int(Seccomp) + 1
+	phases = int(Last) + 1
 )
 
 var phaseNames = [phases]string{"cgroup", "join", "users", "sources", "root", "mounts", "names", "seal", "limits", "files",
-	"credentials", "directory", "labels", "landlock", "seccomp"}
+	"bounds", "credentials", "capabilities", "directory", "labels", "landlock", "seccomp", "last"}
 
 // String gives the phase's name in lower case.
 func (p Phase) String() string {

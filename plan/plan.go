@@ -42,8 +42,17 @@ type Plan struct {
 	slots   int
 	claims  map[string]string
 	late    []late
+	takes   []take
 	die     bool
 	again   bool
+	nnp     bool // no_new_privs
+	admin   bool // a filter needs CAP_SYS_ADMIN
+}
+
+// take is a descriptor of the child's that the parent takes.
+type take struct {
+	op Op
+	do func(*Run, *os.File) error
 }
 
 type opener func(*Run) (*os.File, error)
@@ -107,10 +116,11 @@ func Build(parts ...Primitive) *Plan {
 }
 
 // Again is the plan of a further command in a sandbox that p has started: the parts, which enter the sandbox's
-// namespaces, and then the calls of those phases that concern the process and not the sandbox: Cgroup, Users, Limits,
-// Files, Credentials, Directory, Labels, Landlock, Seccomp; and the actions of While that are for Each process. Calls marked [Op.Once] are left out.
+// namespaces, and then the calls of those phases that concern the process and not the sandbox: Cgroup, Users, and those
+// from Limits on; and the actions of While that are for Each process. Calls marked [Op.Once] are left out.
 func (p *Plan) Again(parts ...Primitive) *Plan {
-	q := &Plan{err: p.err, claims: maps.Clone(p.claims), cgroup: p.cgroup, slots: p.slots, die: p.die, again: true}
+	q := &Plan{err: p.err, claims: maps.Clone(p.claims), cgroup: p.cgroup, slots: p.slots, die: p.die, again: true,
+		nnp: p.nnp, admin: p.admin, takes: p.takes}
 	q.opens = slices.Clone(p.opens)
 	for ph := range p.ops {
 		if Phase(ph).again() {
@@ -233,6 +243,29 @@ func (p *Plan) IntoCgroup(f File) { p.cgroup = &f }
 // DieWithParent kills the child with SIGKILL when the host process ends, however it ends (PR_SET_PDEATHSIG).
 func (p *Plan) DieWithParent() { p.die = true }
 
+// NoNewPrivs sets no_new_privs: nothing that the command executes gains rights by set-user-ID or file capabilities
+// (prctl(2), PR_SET_NO_NEW_PRIVS). Any number of parts may ask for it.
+func (p *Plan) NoNewPrivs() { p.nnp = true }
+
+// NeedAdmin says that a call of the phases Landlock or Seccomp needs CAP_SYS_ADMIN, because its part does not ask for
+// no_new_privs. What drops capabilities keeps it until phase [Last].
+func (p *Plan) NeedAdmin() { p.admin = true }
+
+// NeedsAdmin reports whether CAP_SYS_ADMIN must be there until phase Last. It is known when all parts have been
+// applied: see [Plan.Late].
+func (p *Plan) NeedsAdmin() bool { return p.admin && !p.nnp }
+
+// Take appends a call of the child to phase Seccomp whose result is a descriptor that the parent is to have, as seccomp(2)
+// with SECCOMP_FILTER_FLAG_NEW_LISTENER gives it. The function gets a copy of the descriptor, which is its own to
+// close, before the child goes on to execve(2); it is called for each further command too. Its error ends the start.
+// The child makes no system call to hand it over, since the filter may forbid any. Needs Linux 5.6 (pidfd_getfd(2)).
+func (p *Plan) Take(op Op, do func(*Run, *os.File) error) {
+	op.owner = p.owner
+	op.take = len(p.takes) + 1
+	p.takes = append(p.takes, take{op, do})
+	p.ops[Seccomp] = append(p.ops[Seccomp], op)
+}
+
 // Child appends calls of the child to a phase.
 func (p *Plan) Child(ph Phase, ops ...Op) {
 	if int(ph) >= phases {
@@ -298,6 +331,7 @@ const (
 	User       = "user"
 	Hostname   = "hostname"
 	Domainname = "domain name"
+	Caps       = "capabilities"
 	IDMap      = "id map"
 	InitProg   = "init"
 )

@@ -23,6 +23,13 @@ type Result struct {
 	// MaxRSS is the largest resident set of one process, in bytes (getrusage(2)). It is never below the caller's own at the
 	// start: execve counts the memory that the child came with. A control group knows better.
 	MaxRSS int64
+
+	// What the sandbox as a whole has used; zero without a part that knows, as package cgroups does.
+	MemoryPeak        int64         // bytes charged at most at once
+	CPUTime           time.Duration // of all processes that were inside
+	PIDsPeak          int64         // processes and threads at most at once
+	IORead, IOWritten int64         // bytes from and to block devices
+	Syscall           string        // the call that ended a Filtered command, as far as a part knows: x86_64 mkdir(0x7f.., 0777)
 }
 
 // Reason is why a command ended.
@@ -30,15 +37,18 @@ type Reason uint8
 
 // The reasons.
 const (
-	NotEnded Reason = iota // it has not been waited for
-	Exited                 // by itself, with ExitCode
-	Signaled               // by Signal, sent by somebody else
-	Killed                 // by Process.Kill
-	Canceled               // because its context was cancelled
-	TimedOut               // because the deadline of its context passed
+	NotEnded    Reason = iota // it has not been waited for
+	Exited                    // by itself, with ExitCode
+	Signaled                  // by Signal, sent by somebody else
+	Killed                    // by Process.Kill
+	Canceled                  // because its context was cancelled
+	TimedOut                  // because the deadline of its context passed
+	OutOfMemory               // because its control group reached its memory limit; the part that limits it knows
+	Filtered                  // by a system call that its filter answers with its end (SIGSYS)
 )
 
-var reasons = [...]string{"not ended", "exited", "signaled", "killed", "canceled", "timed out"}
+var reasons = [...]string{"not ended", "exited", "signaled", "killed", "canceled", "timed out", "out of memory",
+	"killed by the system call filter"}
 
 // String gives the reason in words.
 func (r Reason) String() string {

@@ -98,12 +98,15 @@ func (p *Plan) Steps(c *Command) []Step {
 	b.phases(Users, Limits)
 	b.limits()
 	b.files(c)
-	b.phases(Credentials, Credentials)
+	b.phases(Bounds, Capabilities)
 	b.directory(c)
 	if p.die { // a change of credentials has cleared it
 		b.launcher(StepDie, 0)
 	}
-	b.phases(Labels, Seccomp)
+	if p.nnp {
+		b.own(Labels, Call("prctl", unix.SYS_PRCTL, Number(unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS"), Int(1), Int(0), Int(0), Int(0)))
+	}
+	b.phases(Labels, Last)
 	b.launcher(StepExec, 0)
 	return b.s
 }
@@ -132,7 +135,7 @@ func (b *steps) own(ph Phase, o Op) {
 }
 
 func (b *steps) call(ph Phase, o *Op) {
-	b.s = append(b.s, Step{Kind: StepCall, Phase: ph, Primitive: o.owner, Op: o})
+	b.s = append(b.s, Step{Kind: StepCall, Phase: ph, Primitive: o.owner, Op: o, plan: b.p})
 }
 
 func (b *steps) before(a *Action) {

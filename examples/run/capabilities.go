@@ -25,7 +25,7 @@ func capabilities() plan.Primitive {
 		const most = 64
 		for c := range most {
 			if !slices.Contains(kept, c) {
-				p.Child(plan.Credentials, plan.Call("prctl", unix.SYS_PRCTL, plan.Number(unix.PR_CAPBSET_DROP, "PR_CAPBSET_DROP"),
+				p.Child(plan.Bounds, plan.Call("prctl", unix.SYS_PRCTL, plan.Number(unix.PR_CAPBSET_DROP, "PR_CAPBSET_DROP"),
 					plan.Number(uint64(c), strconv.Itoa(c))).Tolerate(syscall.EINVAL)) // the kernel has no such capability
 			}
 		}

@@ -20,6 +20,7 @@ import (
 var starts struct {
 	sync.Mutex
 	n     int
+	alone int // of these, wait in Alone
 	value int // before the first
 }
 
@@ -43,6 +44,33 @@ func Leave() {
 	if starts.n--; starts.n == 0 && starts.value == 1 && current() != 1 {
 		unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
 	}
+}
+
+// Alone sets the flag for the time of f, which looks at a child that f's caller has told Enter of, and that nobody else may trace. It waits until each
+// other child is in the same state; if the context ends before, f is not called.
+func Alone(ctx context.Context, f func()) {
+	starts.Lock()
+	starts.alone++
+	for starts.n != starts.alone {
+		starts.Unlock()
+		select {
+		case <-ctx.Done():
+		case <-time.After(200 * time.Microsecond):
+		}
+		starts.Lock()
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	defer starts.Unlock()
+	starts.alone--
+	if ctx.Err() != nil || starts.value != 1 {
+		return
+	}
+	was := current()
+	unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+	f()
+	unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(was), 0, 0, 0)
 }
 
 func current() int {

@@ -5,6 +5,7 @@
 package launch
 
 import (
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -55,6 +56,8 @@ type status struct {
 	at     int32 // the call that is being made
 	failed int32 // the call that has failed + 1; 0: none
 	errno  int32
+	offer  int32 // the descriptor that the child offers + 1
+	taken  int32 // the same when the parent has taken it
 }
 
 // makeChild makes a child. Where the child shares the memory, it returns when the child has executed its command or ended.
@@ -117,6 +120,9 @@ func live(c *child) {
 		if o.Save > 0 {
 			*(*uintptr)(unsafe.Add(c.slots, uintptr(o.Save-1)*unsafe.Sizeof(r))) = r
 		}
+		if o.Kind == sys.Offer && e == 0 {
+			offer(c, int32(r))
+		}
 		if e != 0 {
 			i += o.Skip
 		}
@@ -149,6 +155,26 @@ func perform(c *child, o *sys.Call) (r, errno uintptr) {
 		r = ^uintptr(0)
 	}
 	return r, e
+}
+
+// offer waits until the parent has taken the descriptor. The filter that is in force now may forbid any call that could wait, or
+// end us; so this turns in a circle, for some seconds at most: the host may have been killed.
+//
+//go:noinline
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func offer(c *child, fd int32) {
+	const most = 1 << 33
+	atomic.StoreInt32(&c.offer, fd+1)
+	for range uint64(most) {
+		if atomic.LoadInt32(&c.taken) == fd+1 {
+			return
+		}
+	}
+	for {
+		exit()
+	}
 }
 
 // inspect opens the program and reads its first two bytes. What is not there cannot be executed either, and what cannot

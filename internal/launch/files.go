@@ -41,7 +41,7 @@ func (s *start) descriptors(p *program) (err error) {
 			return err
 		}
 	}
-	if s.plan.Waits() {
+	if s.served() {
 		if p.socket, err = s.socket(); err != nil {
 			return err
 		}
@@ -132,7 +132,11 @@ func (s *start) needed(p *program, i int) (fds []uintptr) {
 	for n := range s.files {
 		fds = append(fds, uintptr(n))
 	}
-	for _, f := range []*os.File{s.init, s.host, p.report[1]} {
+	kept := []*os.File{s.init, s.host, p.report[1]}
+	if s.plan.Takes() {
+		kept = append(kept, p.socket[1])
+	}
+	for _, f := range kept {
 		if f != nil {
 			fds = append(fds, f.Fd())
 		}

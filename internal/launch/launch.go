@@ -265,7 +265,7 @@ func (s *start) stepOf(k plan.StepKind) int {
 
 // clone makes the child and waits until it has executed its command.
 func (s *start) clone() (*Process, error) {
-	if s.joins() || !s.plan.Waits() {
+	if s.joins() || !s.plan.Waits() { // else the server does, later
 		s.enter()
 	}
 	defer s.leave()

@@ -115,7 +115,12 @@ func (s *start) lowerStep(p *program, i int, st plan.Step) error {
 		if s.makesTime(st) && !kernelAtLeast(6, 2) && !s.entersTime() {
 			return errTime
 		}
-		p.emit(i, st.Op.Lower(&p.mem, s.run))
+		c := st.Op.Lower(&p.mem, s.run)
+		if st.Taken() != nil {
+			p.call(i, unix.SYS_WRITE, p.socket[1].Fd(), p.mem.Zero(1), 1)
+			c.Kind = sys.Offer
+		}
+		p.emit(i, c)
 	case plan.StepDie:
 		s.lowerDie(p, i)
 	case plan.StepReclone:
@@ -263,7 +268,7 @@ func (s *start) arm(p *program) error {
 		p.mem.Pin(c)
 		p.mem.Pin(&p.calls[i][0])
 		*c = child{calls: unsafe.Pointer(&p.calls[i][0]), n: len(p.calls[i]), slots: unsafe.Pointer(&p.slots[0]), mask: mask, all: all,
-			yields: s.plan.Waits(), status: &states[i]}
+			yields: s.served(), status: &states[i]}
 		*c.status = status{pidfd: -1, alive: 1}
 	}
 	one := p.children[0]

@@ -18,16 +18,21 @@ import (
 	"github.com/caisson-dev/caisson/plan"
 )
 
-// server performs the parent's actions while the child waits. The starting thread sleeps meanwhile.
+// server performs the parent's actions while the child waits, and takes descriptors from it. The starting thread sleeps
+// meanwhile.
 type server struct {
 	s    *start
 	done chan struct{}
+	over atomic.Bool // the child has executed its command or ended
 	err  error
 }
 
+// served reports whether the plan needs a server.
+func (s *start) served() bool { return s.plan.Waits() || s.plan.Takes() }
+
 func (s *start) serve() *server {
 	v := &server{s: s, done: make(chan struct{})}
-	if !s.plan.Waits() {
+	if !s.served() {
 		close(v.done)
 		return v
 	}
@@ -37,27 +42,46 @@ func (s *start) serve() *server {
 
 func (v *server) run(p *program) {
 	defer close(v.done)
+	if v.s.plan.Waits() && !v.act(p) {
+		return
+	}
+	for i, st := range v.s.steps {
+		if take := st.Taken(); take != nil && !v.take(p, i, take) {
+			return
+		}
+	}
+}
+
+// heard waits for the child's word; false: the child has ended.
+func (v *server) heard(p *program) bool {
 	fd, b := int(p.socket[0].Fd()), make([]byte, 1)
-	if n, err := ignoringEINTR(func() (int, error) { return unix.Read(fd, b) }); n != 1 || err != nil {
-		return // the child has ended
+	n, err := ignoringEINTR(func() (int, error) { return unix.Read(fd, b) })
+	return n == 1 && err == nil
+}
+
+// act performs the actions while the child waits, and lets it go on; false: it does not.
+func (v *server) act(p *program) bool {
+	if !v.heard(p) {
+		return false
 	}
 	v.s.run.PID = int(atomic.LoadInt32(&p.last().tid))
 	for i, st := range v.s.steps {
 		if st.Kind != plan.StepWhile {
 			continue
 		}
-		if v.err = v.act(i, st); v.err != nil {
+		if v.err = v.perform(i, st); v.err != nil {
 			unix.Kill(v.s.run.PID, unix.SIGKILL)
-			return
+			return false
 		}
 	}
 	if !v.s.joins() {
 		v.s.enter()
 	}
-	ignoringEINTR(func() (int, error) { return unix.Write(fd, b) })
+	ignoringEINTR(func() (int, error) { return unix.Write(int(p.socket[0].Fd()), make([]byte, 1)) })
+	return true
 }
 
-func (v *server) act(i int, st plan.Step) error {
+func (v *server) perform(i int, st plan.Step) error {
 	if v.s.opt.Fault == i+1 {
 		return v.s.failed(i, errInjected)
 	}
@@ -70,6 +94,7 @@ func (v *server) act(i int, st plan.Step) error {
 
 // end waits for the server. The child has executed its command or ended.
 func (v *server) end(p *program) error {
+	v.over.Store(true)
 	if p.socket[1] != nil {
 		p.socket[1].Close()
 	}

@@ -25,5 +25,6 @@ const (
 	Receive               // make the call, a read; end when it reads nothing
 	Try                   // make the call, an execve; where Skip is set, go on with the next when there is no such file
 	Inspect               // open the program; end when it is a script
+	Offer                 // make the call, then wait, without a call, until the parent has taken the descriptor
 	CloseLoop             // close the descriptors from Args[0] up to, not including, Args[1], one by one
 )
