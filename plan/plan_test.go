@@ -153,7 +153,7 @@ func TestPhases(t *testing.T) {
 			got = append(got, s.String())
 		}
 	}
-	require.Len(t, got, 34)
+	require.Len(t, got, 36)
 	for i := 0; i < len(got); i += 2 {
 		require.Contains(t, got[i], " 1(")
 		require.Contains(t, got[i+1], " 2(")
