@@ -41,12 +41,14 @@ type Plan struct {
 	opens   []opener
 	slots   int
 	claims  map[string]string
+	values  map[any]any
 	late    []late
 	takes   []take
 	die     bool
 	again   bool
 	nnp     bool // no_new_privs
 	admin   bool // a filter needs CAP_SYS_ADMIN
+	uid     *uint32
 }
 
 // take is a descriptor of the child's that the parent takes.
@@ -120,7 +122,7 @@ func Build(parts ...Primitive) *Plan {
 // from Limits on; and the actions of While that are for Each process. Calls marked [Op.Once] are left out.
 func (p *Plan) Again(parts ...Primitive) *Plan {
 	q := &Plan{err: p.err, claims: maps.Clone(p.claims), cgroup: p.cgroup, slots: p.slots, die: p.die, again: true,
-		nnp: p.nnp, admin: p.admin, takes: p.takes}
+		nnp: p.nnp, admin: p.admin, takes: slices.Clone(p.takes), uid: p.uid}
 	q.opens = slices.Clone(p.opens)
 	for ph := range p.ops {
 		if Phase(ph).again() {
@@ -259,11 +261,36 @@ func (p *Plan) NeedsAdmin() bool { return p.admin && !p.nnp }
 // with SECCOMP_FILTER_FLAG_NEW_LISTENER gives it. The function gets a copy of the descriptor, which is its own to
 // close, before the child goes on to execve(2); it is called for each further command too. Its error ends the start.
 // The child makes no system call to hand it over, since the filter may forbid any. Needs Linux 5.6 (pidfd_getfd(2)).
-func (p *Plan) Take(op Op, do func(*Run, *os.File) error) {
+func (p *Plan) Take(op Op, do func(*Run, *os.File) error) { p.take(Seccomp, op, do) }
+
+// TakeAt is Take in a phase from [Users] on and before Seccomp. The child hands the descriptor over (SCM_RIGHTS, unix(7)) and sleeps until the
+// function has returned, so that the parent can look at what the child has opened before the child uses it. The call must not
+// tolerate an errno.
+func (p *Plan) TakeAt(ph Phase, op Op, do func(*Run, *os.File) error) {
+	if ph < Users || ph >= Seccomp {
+		p.fail(fmt.Errorf("no descriptor is taken in phase %v: %w", ph, syscall.EINVAL))
+		return
+	}
+	p.take(ph, op, do)
+}
+
+func (p *Plan) take(ph Phase, op Op, do func(*Run, *os.File) error) {
 	op.owner = p.owner
 	op.take = len(p.takes) + 1
 	p.takes = append(p.takes, take{op, do})
-	p.ops[Seccomp] = append(p.ops[Seccomp], op)
+	p.ops[ph] = append(p.ops[ph], op)
+}
+
+// RunAs says that phase Credentials changes the user to uid, an id inside. What is made for the command before that, as its
+// terminal, can be given to it: see [Plan.RunsAs].
+func (p *Plan) RunAs(uid uint32) { p.uid = &uid }
+
+// RunsAs gives the user that RunAs has named so far; false where none was.
+func (p *Plan) RunsAs() (uid uint32, changed bool) {
+	if p.uid == nil {
+		return 0, false
+	}
+	return *p.uid, true
 }
 
 // Child appends calls of the child to a phase.
@@ -334,6 +361,8 @@ const (
 	Caps       = "capabilities"
 	IDMap      = "id map"
 	InitProg   = "init"
+	Dev        = "/dev"      // a directory of the sandbox's own
+	Devpts     = "/dev/pts"  // an instance of the sandbox's own, pts(4)
 )
 
 // Claim says that the primitive that is being applied is the only one to provide what. A second claim is a
@@ -351,6 +380,18 @@ func (p *Plan) Has(what string) bool {
 	_, ok := p.claims[what]
 	return ok
 }
+
+// Set keeps a value for the other parts of the same package that are applied to this plan: a slot that one of them
+// fills and another one uses. Keys are compared as those of context.WithValue.
+func (p *Plan) Set(key, value any) {
+	if p.values == nil {
+		p.values = map[any]any{}
+	}
+	p.values[key] = value
+}
+
+// Value gives what Set has kept, or nil.
+func (p *Plan) Value(key any) any { return p.values[key] }
 
 // check finds what would make the plan impossible to lower.
 func (p *Plan) check() error {
@@ -385,6 +426,9 @@ func (p *Plan) checkOp(o Op, i int, ph Phase, saved []bool) error {
 	rest := p.ops[ph][i+1:]
 	if o.skip < 0 || o.skip > len(rest) || slices.ContainsFunc(rest[:o.skip], func(r Op) bool { return r.owner != o.owner }) {
 		return errors.New("skips calls that are not the primitive's own")
+	}
+	if o.take > 0 && o.tolerate != 0 || slices.ContainsFunc(rest[:o.skip], func(r Op) bool { return r.take > 0 }) {
+		return errors.New("a call whose descriptor is taken is always made")
 	}
 	if o.save > p.slots {
 		return errors.New("saves into another plan's slot")

@@ -494,3 +494,20 @@ func FuzzText(f *testing.F) {
 		runtime.KeepAlive(p)
 	})
 }
+
+// Parts of one package may tell each other which slot holds what; a fresh plan knows nothing of it.
+func TestPlanValue(t *testing.T) {
+	type key struct{}
+	first := plan.Func(func(p *plan.Plan) error {
+		require.Nil(t, p.Value(key{}))
+		p.Set(key{}, p.Slot())
+		return nil
+	})
+	second := plan.Func(func(p *plan.Plan) error {
+		require.Equal(t, "$0", plan.Saved(p.Value(key{}).(plan.Slot)).String())
+		return nil
+	})
+	for range 2 {
+		require.NoError(t, plan.Build(first, second).Err())
+	}
+}
