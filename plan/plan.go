@@ -361,8 +361,8 @@ const (
 	Caps       = "capabilities"
 	IDMap      = "id map"
 	InitProg   = "init"
-	Dev        = "/dev"      // a directory of the sandbox's own
-	Devpts     = "/dev/pts"  // an instance of the sandbox's own, pts(4)
+	Dev        = "/dev"     // a directory of the sandbox's own
+	Devpts     = "/dev/pts" // an instance of the sandbox's own, pts(4)
 )
 
 // Claim says that the primitive that is being applied is the only one to provide what. A second claim is a
