@@ -48,7 +48,6 @@ type Plan struct {
 	again   bool
 	nnp     bool // no_new_privs
 	admin   bool // a filter needs CAP_SYS_ADMIN
-	uid     *uint32
 }
 
 // take is a descriptor of the child's that the parent takes.
@@ -122,7 +121,7 @@ func Build(parts ...Primitive) *Plan {
 // from Limits on; and the actions of While that are for Each process. Calls marked [Op.Once] are left out.
 func (p *Plan) Again(parts ...Primitive) *Plan {
 	q := &Plan{err: p.err, claims: maps.Clone(p.claims), cgroup: p.cgroup, slots: p.slots, die: p.die, again: true,
-		nnp: p.nnp, admin: p.admin, takes: slices.Clone(p.takes), uid: p.uid}
+		nnp: p.nnp, admin: p.admin, takes: slices.Clone(p.takes)}
 	q.opens = slices.Clone(p.opens)
 	for ph := range p.ops {
 		if Phase(ph).again() {
@@ -279,18 +278,6 @@ func (p *Plan) take(ph Phase, op Op, do func(*Run, *os.File) error) {
 	op.take = len(p.takes) + 1
 	p.takes = append(p.takes, take{op, do})
 	p.ops[ph] = append(p.ops[ph], op)
-}
-
-// RunAs says that phase Credentials changes the user to uid, an id inside. What is made for the command before that, as its
-// terminal, can be given to it: see [Plan.RunsAs].
-func (p *Plan) RunAs(uid uint32) { p.uid = &uid }
-
-// RunsAs gives the user that RunAs has named so far; false where none was.
-func (p *Plan) RunsAs() (uid uint32, changed bool) {
-	if p.uid == nil {
-		return 0, false
-	}
-	return *p.uid, true
 }
 
 // Child appends calls of the child to a phase.

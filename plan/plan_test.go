@@ -29,6 +29,15 @@ func does(ph plan.Phase, ops ...plan.Op) plan.Primitive {
 	})
 }
 
+// taking makes a call in Names, and one in the phase whose descriptor the parent takes.
+func taking(ph plan.Phase, first, taken plan.Op) plan.Primitive {
+	return plan.Func(func(p *plan.Plan) error {
+		p.Child(plan.Names, first)
+		p.TakeAt(ph, taken, func(*plan.Run, *os.File) error { return nil })
+		return nil
+	})
+}
+
 // The types below are primitives with names of their own, as is hostname.
 type root struct{ dir string }
 
@@ -284,6 +293,10 @@ func TestImpossible(t *testing.T) {
 		"saved elsewhere":     {does(plan.Names, get().Save(foreign)), "another plan's slot"},
 		"file of another":     {does(plan.Names, get(plan.FD(file))), "a file of another plan"},
 		"skips too many":      {does(plan.Names, get().Skip(1)), "not the primitive's own"},
+		"skips a take":        {taking(plan.Names, get().Tolerate(1).Skip(1), get()), "always made"},
+		"take of an error":    {taking(plan.Names, get(), get().Tolerate(1)), "always made"},
+		"take too early":      {taking(plan.Join, get(), get()), "phase join"},
+		"take too late":       {taking(plan.Seccomp, get(), get()), "phase seccomp"},
 		"skips backwards":     {does(plan.Names, get().Skip(-1)), "not the primitive's own"},
 		"field behind":        {does(plan.Names, get(field(plan.Field{Offset: 9, Size: 8}))), "outside"},
 		"field before":        {does(plan.Names, get(field(plan.Field{Offset: -1, Size: 4}))), "outside"},

@@ -45,6 +45,10 @@ func (s *start) descriptors(p *program) (err error) {
 		if p.socket, err = s.socket(); err != nil {
 			return err
 		}
+		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+		if p.sent, err = s.own(fd, err, "eventfd"); err != nil {
+			return err
+		}
 	}
 	if !p.way.vfork {
 		p.report, err = s.pipe()
@@ -119,7 +123,7 @@ func (s *start) pair(fds [2]int, err error) (ends [2]*os.File, _ error) {
 // inherited are the descriptors that the child keeps at first.
 func (s *start) inherited(p *program) []uintptr {
 	fds := s.run.Descriptors()
-	for _, f := range append([]*os.File{s.init, s.host, p.socket[1], p.report[1]}, s.files...) {
+	for _, f := range append([]*os.File{s.init, s.host, p.socket[1], p.sent, p.report[1]}, s.files...) {
 		if f != nil {
 			fds = append(fds, f.Fd())
 		}
@@ -134,7 +138,7 @@ func (s *start) needed(p *program, i int) (fds []uintptr) {
 	}
 	kept := []*os.File{s.init, s.host, p.report[1]}
 	if s.plan.Takes() {
-		kept = append(kept, p.socket[1])
+		kept = append(kept, p.socket[1], p.sent)
 	}
 	for _, f := range kept {
 		if f != nil {

@@ -81,7 +81,7 @@ func TestJoin(t *testing.T) {
 func TestEveryStepFails(t *testing.T) {
 	needRoot(t)
 	for _, twice := range []bool{false, true} {
-		parts := []plan.Primitive{clone(unix.CLONE_NEWUTS | unix.CLONE_NEWNS), dies(), nobody(), part(func(p *plan.Plan) {
+		parts := []plan.Primitive{clone(unix.CLONE_NEWUTS | unix.CLONE_NEWNS), dies(), nobody(), takes(plan.Mounts, "/", func(_ *plan.Run, f *os.File) error { return f.Close() }), part(func(p *plan.Plan) {
 			f := p.Open(`"/" as root`, func(*plan.Run) (*os.File, error) { return os.Open("/") })
 			s := p.Slot()
 			p.Child(plan.Sources, plan.Call("dup", unix.SYS_DUP, plan.FD(f)).Save(s), plan.Call("close", unix.SYS_CLOSE, plan.Saved(s)))

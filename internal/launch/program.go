@@ -36,6 +36,7 @@ type program struct {
 	shared    []byte      // memory that a child with a copy of all other memory shares with us
 	report    [2]*os.File // its end tells that such a child has executed the command or ended
 	socket    [2]*os.File // 0: ours, 1: the child's; while it waits
+	sent      *os.File    // its number is that of the descriptors which the child sends
 }
 
 const stackSize = 4 << 10
@@ -115,12 +116,7 @@ func (s *start) lowerStep(p *program, i int, st plan.Step) error {
 		if s.makesTime(st) && !kernelAtLeast(6, 2) && !s.entersTime() {
 			return errTime
 		}
-		c := st.Op.Lower(&p.mem, s.run)
-		if st.Taken() != nil {
-			p.call(i, unix.SYS_WRITE, p.socket[1].Fd(), p.mem.Zero(1), 1)
-			c.Kind = sys.Offer
-		}
-		p.emit(i, c)
+		s.lowerCall(p, i, st)
 	case plan.StepDie:
 		s.lowerDie(p, i)
 	case plan.StepReclone:
@@ -137,6 +133,21 @@ func (s *start) lowerStep(p *program, i int, st plan.Step) error {
 		return s.lowerExec(p, i)
 	}
 	return nil
+}
+
+// lowerCall makes the call. A descriptor that the parent is to have is sent to it, and where a filter might forbid that, offered.
+func (s *start) lowerCall(p *program, i int, st plan.Step) {
+	c := st.Op.Lower(&p.mem, s.run)
+	switch {
+	case st.Taken() == nil:
+		p.emit(i, c)
+	case st.Phase < plan.Seccomp:
+		s.lowerSend(p, i, c)
+	default:
+		p.call(i, unix.SYS_WRITE, p.socket[1].Fd(), p.mem.Zero(1), 1)
+		c.Kind = sys.Offer
+		p.emit(i, c)
+	}
 }
 
 // lowerDie asks for SIGKILL when the starting thread ends, and then looks whether the host has ended before: its pidfd

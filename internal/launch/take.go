@@ -6,13 +6,97 @@ import (
 	"errors"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson/internal/dumpable"
+	"github.com/caisson-dev/caisson/internal/sys"
 	"github.com/caisson-dev/caisson/plan"
 )
+
+// taken gives the descriptor of step i to the part that asked for it; false: there is none, or an error.
+func (v *server) taken(p *program, i int, do func(*plan.Run, *os.File) error) bool {
+	if v.s.steps[i].Phase < plan.Seccomp {
+		return v.receive(p, i, do)
+	}
+	return v.take(p, i, do)
+}
+
+// lowerSend makes the call and sends the descriptor that it gives. A message holds the number of a descriptor, and the child cannot write
+// what is only known when it runs; so the descriptor is given a number that is known. Then the child sleeps until the answer comes.
+func (s *start) lowerSend(p *program, i int, c sys.Call) {
+	if c.Save == 0 {
+		c.Save = uint16(len(p.slots))
+	}
+	p.emit(i, c)
+	p.emit(i, sys.Call{Trap: unix.SYS_DUP3, Load: [6]uint16{c.Save}, Args: [6]uintptr{0, p.sent.Fd(), unix.O_CLOEXEC}})
+	p.call(i, unix.SYS_SENDMSG, p.socket[1].Fd(), p.message(int(p.sent.Fd())), unix.MSG_NOSIGNAL)
+	p.special(i, sys.Receive, unix.SYS_READ, p.socket[1].Fd(), p.mem.Zero(1), 1)
+}
+
+// message is a struct msghdr with a byte and a descriptor, sendmsg(2).
+func (p *program) message(fd int) uintptr {
+	rights := unix.UnixRights(fd)
+	var iov unix.Iovec
+	var m unix.Msghdr
+	iov.SetLen(1)
+	m.SetControllen(len(rights))
+	m.SetIovlen(1)
+	at, b := p.mem.Copy(unsafe.Slice((*byte)(unsafe.Pointer(&iov)), int(unsafe.Sizeof(iov))))
+	putPointer(b, int(unsafe.Offsetof(iov.Base)), p.mem.Zero(1))
+	header, b := p.mem.Copy(unsafe.Slice((*byte)(unsafe.Pointer(&m)), int(unsafe.Sizeof(m))))
+	putPointer(b, int(unsafe.Offsetof(m.Iov)), at)
+	putPointer(b, int(unsafe.Offsetof(m.Control)), p.mem.Bytes(rights))
+	return header
+}
+
+func putPointer(b []byte, offset int, at uintptr) {
+	*(*uintptr)(unsafe.Pointer(&b[offset])) = at
+}
+
+// receive takes the descriptor that the child sends, and lets the child go on when the part has looked at it.
+func (v *server) receive(p *program, i int, do func(*plan.Run, *os.File) error) bool {
+	f, err := received(int(p.socket[0].Fd()))
+	if f == nil && err == nil {
+		return false // the child has ended
+	}
+	v.s.run.PID = int(atomic.LoadInt32(&p.last().tid))
+	if err == nil {
+		err = do(v.s.run, f)
+	}
+	if err != nil {
+		v.err = v.s.failed(i, err)
+		unix.Kill(v.s.run.PID, unix.SIGKILL)
+		return false
+	}
+	ignoringEINTR(func() (int, error) { return unix.Write(int(p.socket[0].Fd()), make([]byte, 1)) })
+	return true
+}
+
+// received reads a message with one descriptor; nil at the end of the stream.
+func received(socket int) (*os.File, error) {
+	b, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
+	var controls int
+	n, err := ignoringEINTR(func() (n int, err error) {
+		n, controls, _, _, err = unix.Recvmsg(socket, b, oob, unix.MSG_CMSG_CLOEXEC)
+		return n, err
+	})
+	if n == 0 || err != nil {
+		return nil, err
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:controls])
+	if err != nil || len(messages) != 1 {
+		return nil, errors.Join(syscall.EPROTO, err) // too many are open here: the kernel has dropped it
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return nil, errors.Join(syscall.EPROTO, err)
+	}
+	return os.NewFile(uintptr(fds[0]), "taken"), nil
+}
 
 // take gives the descriptor that the child offers in step i to the part that asked for it; false: there is none, or an error.
 func (v *server) take(p *program, i int, do func(*plan.Run, *os.File) error) bool {

@@ -46,7 +46,7 @@ func (v *server) run(p *program) {
 		return
 	}
 	for i, st := range v.s.steps {
-		if take := st.Taken(); take != nil && !v.take(p, i, take) {
+		if take := st.Taken(); take != nil && !v.taken(p, i, take) {
 			return
 		}
 	}
