@@ -28,6 +28,7 @@ const (
 	kindBuf
 	kindFile
 	kindSaved
+	kindAnswer
 )
 
 // Field is a place inside a [Struct] that is filled in when the plan is started: with the number of a descriptor, or

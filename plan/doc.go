@@ -60,6 +60,9 @@
 // After Last there is nothing but execve(2). no_new_privs, where some part asks for it ([Plan.NoNewPrivs]), is set
 // before Labels: Landlock and Seccomp need it, or CAP_SYS_ADMIN ([Plan.NeedAdmin]).
 //
+// When the command has been executed, and before the start returns, the parent may look at it ([Plan.After]) and at what the child
+// has read for it ([Plan.Answer]).
+//
 // # What a child can do
 //
 // The child shares its memory with the host until it executes. It runs no Go code but one loop over the calls, so a

@@ -15,7 +15,7 @@ import (
 
 // NewRun makes the state of one start of the plan. For launchers.
 func (p *Plan) NewRun(ctx context.Context, inherit *Run) *Run {
-	r := &Run{Context: ctx, files: make([]*os.File, len(p.opens))}
+	r := &Run{Context: ctx, files: make([]*os.File, len(p.opens)), answers: newAnswers(p.answers)}
 	if inherit != nil {
 		r.values = maps.Clone(inherit.values)
 	}
@@ -36,13 +36,16 @@ func (p *Plan) OpenFile(r *Run, s Step) (err error) {
 	return nil
 }
 
-// CloseFiles closes what was opened for this start. For launchers.
+// CloseFiles closes what was opened for this start, and gives back the memory of answers. For launchers.
 func (r *Run) CloseFiles() {
 	for i, f := range r.files {
 		if f != nil {
 			f.Close()
 			r.files[i] = nil
 		}
+	}
+	for i := range r.answers {
+		r.answers[i].free()
 	}
 }
 
@@ -101,6 +104,15 @@ func (p *Plan) Dies() bool { return p.die }
 // Waits reports whether the child waits for actions of the parent.
 func (p *Plan) Waits() bool { return len(p.while) > 0 }
 
+// AfterSteps are the actions of After: they follow the steps that [Plan.Steps] gives. For launchers.
+func (p *Plan) AfterSteps() []Step {
+	s := make([]Step, len(p.after))
+	for i := range p.after {
+		s[i] = Step{Kind: StepAfter, Primitive: p.after[i].owner, Action: &p.after[i]}
+	}
+	return s
+}
+
 // Takes reports whether the parent takes descriptors from the child.
 func (p *Plan) Takes() bool { return len(p.takes) > 0 }
 
@@ -149,6 +161,8 @@ func (a Arg) lower(m *sys.Memory, r *Run) uintptr {
 		return r.File(File{n: int(a.n)}).Fd()
 	case kindData:
 		return a.pointer(m, r)
+	case kindAnswer:
+		return r.answers[a.n].address()
 	case kindNull:
 		return 0
 	}

@@ -37,6 +37,8 @@ type Plan struct {
 	ops     [phases][]Op
 	before  []Action
 	while   []Action
+	after   []Action
+	answers []int
 	observe []func(*Run, *Result)
 	opens   []opener
 	slots   int
@@ -70,7 +72,7 @@ type Action struct {
 	Do   func(*Run) error
 	Undo func(*Run) error // nil: nothing to undo
 
-	// Each says of an action of While that it concerns the process and not the sandbox: it is performed for each further
+	// Each says of an action of While or After that it concerns the process and not the sandbox: it is performed for each further
 	// command in the sandbox, too.
 	Each bool
 
@@ -85,6 +87,7 @@ type Run struct {
 	PID     int             // the child in the caller's pid namespace; 0 before the clone
 	files   []*os.File
 	values  map[any]any
+	answers []answer
 }
 
 // File gives the descriptor that stands behind f in this start. It is nil until it has been opened, and closed when
@@ -118,10 +121,10 @@ func Build(parts ...Primitive) *Plan {
 
 // Again is the plan of a further command in a sandbox that p has started: the parts, which enter the sandbox's
 // namespaces, and then the calls of those phases that concern the process and not the sandbox: Cgroup, Users, and those
-// from Limits on; and the actions of While that are for Each process. Calls marked [Op.Once] are left out.
+// from Limits on; and the actions of While and After that are for Each process. Calls marked [Op.Once] are left out.
 func (p *Plan) Again(parts ...Primitive) *Plan {
 	q := &Plan{err: p.err, claims: maps.Clone(p.claims), cgroup: p.cgroup, slots: p.slots, die: p.die, again: true,
-		nnp: p.nnp, admin: p.admin, takes: slices.Clone(p.takes)}
+		nnp: p.nnp, admin: p.admin, takes: slices.Clone(p.takes), answers: slices.Clone(p.answers)}
 	q.opens = slices.Clone(p.opens)
 	for ph := range p.ops {
 		if Phase(ph).again() {
@@ -131,6 +134,11 @@ func (p *Plan) Again(parts ...Primitive) *Plan {
 	for _, a := range p.while {
 		if a.Each {
 			q.while = append(q.while, a)
+		}
+	}
+	for _, a := range p.after {
+		if a.Each {
+			q.after = append(q.after, a)
 		}
 	}
 	used := q.usedFiles()
@@ -324,6 +332,13 @@ func (p *Plan) While(a Action) {
 	p.while = append(p.while, a)
 }
 
+// After records an action of the parent when the child has executed the command, before the start returns: it looks whether
+// the command is what it should be. Run.PID is set, files are open. Its error kills the command and ends the start.
+func (p *Plan) After(a Action) {
+	a.owner = p.owner
+	p.after = append(p.after, a)
+}
+
 // Observe records a function that adds to the result of the command what the primitive knows. It is called when the
 // command has ended, before anything is undone.
 func (p *Plan) Observe(f func(*Run, *Result)) { p.observe = append(p.observe, f) }
@@ -435,6 +450,10 @@ func (p *Plan) checkArg(a Arg, saved []bool, depth int) error {
 	case kindFile:
 		if int(a.n) >= len(p.opens) {
 			return fmt.Errorf("%s is a file of another plan", a.text)
+		}
+	case kindAnswer:
+		if int(a.n) >= len(p.answers) {
+			return fmt.Errorf("%s is of another plan", a.text)
 		}
 	case kindStr:
 		return noNUL(a.text)

@@ -26,6 +26,7 @@ const (
 	StepClose                   // the child closes what it was not given
 	StepDie                     // the child asks to be killed with its parent
 	StepExec                    // the child executes the command
+	StepAfter                   // the parent, when the command has been executed
 )
 
 // Step is one line of a plan, in the order in which things are done.
@@ -34,7 +35,7 @@ type Step struct {
 	Phase     Phase // of a StepCall
 	Primitive string
 	Op        *Op     // of a StepCall
-	Action    *Action // of a StepAction, StepOpen or StepWhile
+	Action    *Action // of a StepAction, StepOpen, StepWhile or StepAfter
 	N         int     // which open file, or which descriptor
 
 	plan    *Plan
@@ -46,7 +47,7 @@ func (s Step) String() string {
 	switch s.Kind {
 	case StepCall:
 		return s.Op.String()
-	case StepAction, StepOpen, StepWhile:
+	case StepAction, StepOpen, StepWhile, StepAfter:
 		return s.Action.Name
 	}
 	return s.launcherText()
@@ -75,6 +76,8 @@ func (s Step) actor() string {
 		return "parent"
 	case StepWhile:
 		return "waited"
+	case StepAfter:
+		return "after"
 	}
 	return "child"
 }
@@ -268,7 +271,7 @@ func (p *Plan) Text(c *Command) string {
 	if p.err != nil {
 		return "error: " + p.err.Error() + "\n"
 	}
-	all := p.Steps(c)
+	all := append(p.Steps(c), p.AfterSteps()...)
 	width := 0
 	for _, s := range all {
 		width = max(width, min(len(s.String()), 100))

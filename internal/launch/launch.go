@@ -164,6 +164,24 @@ func (s *start) before() error {
 	return nil
 }
 
+// after performs the actions that look at the command. Where one fails, the caller kills it.
+func (s *start) after() error {
+	last := s.plan.AfterSteps()
+	for k, st := range last {
+		i, err := len(s.steps)+k, error(nil)
+		if s.opt.Fault == i+1 {
+			err = errInjected
+		} else {
+			err = st.Action.Do(s.run)
+		}
+		if err != nil {
+			return &plan.Error{Primitive: st.Primitive, Call: st.String(), Step: i + 1, Steps: len(s.steps) + len(last), Err: err}
+		}
+		s.done = append(s.done, st)
+	}
+	return nil
+}
+
 var errInjected error = syscall.EBADF
 
 // failed makes the typed error of step i.

@@ -204,7 +204,7 @@ func (s *start) reached() int {
 // takeOver makes the Process of a child that has executed the command, or the init process that starts it.
 func (s *start) takeOver() (*Process, error) {
 	c := s.prog.last()
-	p := &Process{PID: int(c.tid), Run: s.run, undo: s.done}
+	p := &Process{PID: int(c.tid), Run: s.run}
 	s.run.PID = p.PID
 	fd := int(c.pidfd)
 	c.pidfd = -1
@@ -215,10 +215,18 @@ func (s *start) takeOver() (*Process, error) {
 		}
 	}
 	p.PIDFD = os.NewFile(uintptr(fd), "pidfd")
-	if err := s.executed(p); err != nil {
+	err := s.executed(p)
+	if err == nil {
+		err = s.after()
+	}
+	if err != nil {
+		if p.Report != nil {
+			p.Report.Close()
+		}
 		p.PIDFD.Close()
 		return nil, err
 	}
+	p.undo = s.done
 	return p, nil
 }
 
