@@ -30,6 +30,11 @@ var links = [...][2]string{{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}
 
 // Apply implements plan.Primitive.
 func (Dev) Apply(p *plan.Plan) error {
+	for _, what := range []string{plan.Dev, plan.Devpts} { // a command with a terminal takes it from here
+		if err := p.Claim(what); err != nil {
+			return err
+		}
+	}
 	private(p)
 	dev, pts, shm := p.Slot(), p.Slot(), p.Slot()
 	p.Child(plan.Sources, mnt.New(p, "tmpfs", dev, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_STRICTATIME,
