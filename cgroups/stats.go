@@ -1,0 +1,420 @@
+//go:build linux
+
+package cgroups
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Unknown is a number that this kernel does not have.
+const Unknown = -1
+
+// Stats is what a group, with those below it, has used and uses. A part whose controller does not act in the group has Known false and is
+// zero. A number that the kernel is too old for, or that only one version of control groups has, is [Unknown].
+type Stats struct {
+	Memory MemoryStats
+	CPU    CPUStats
+	PIDs   PIDStats
+	IO     []IOStats // one for each device that has been used; nil too if the controller does not act
+}
+
+// MemoryStats is of the controller memory. All but the counts are bytes.
+type MemoryStats struct {
+	Known   bool
+	Current int64 // memory.current
+	Peak    int64 // memory.peak (Linux 5.19)
+	Swap    int64 // memory.swap.current; Unknown without swap accounting
+	Anon    int64 // memory.stat anon: memory of programs
+	File    int64 // memory.stat file: cached files, with tmpfs
+	Shmem   int64 // memory.stat shmem: of it tmpfs and shared memory
+	Kernel  int64 // memory.stat kernel (Linux 5.18); Unknown in version 1
+
+	Faults, MajorFaults int64 // page faults; those that needed input
+	High                int64 // memory.events high: how often slowed down at MemoryHigh; Unknown in version 1
+	Max                 int64 // memory.events max: how often the limit was met
+	Kills               int64 // memory.events oom_kill: processes killed for lack of memory
+}
+
+// CPUStats is CPU time.
+type CPUStats struct {
+	Known              bool
+	Usage              time.Duration // all CPU time
+	User, System       time.Duration // outside and inside the kernel; in version 1 to 10 ms
+	Periods, Throttled int64         // periods with a quota, and those in which it was used up; 0 without the controller cpu
+	ThrottledTime      time.Duration // how long runnable threads were stopped
+}
+
+// PIDStats is processes and threads.
+type PIDStats struct {
+	Known   bool
+	Current int64
+	Peak    int64 // Linux 6.1
+	Refused int64 // pids.events max: how often a fork was refused
+}
+
+// IOStats is what was done to one block device.
+type IOStats struct {
+	Major, Minor            int64
+	ReadBytes, WrittenBytes int64
+	Reads, Writes           int64
+}
+
+// Stats reads what the group has used. A file that should be there and cannot be read is an error, not a zero.
+func (g *Group) Stats() (Stats, error) {
+	r := &reader{buf: make([]byte, 8192)}
+	var s Stats
+	if d, ok := g.dir("memory"); ok {
+		s.Memory.Known = true
+		if d.v2 {
+			r.memory(g, d, &s.Memory)
+		} else {
+			r.legacyMemory(d, &s.Memory)
+		}
+	}
+	r.cpu(g, &s.CPU)
+	if d, ok := g.dir("pids"); ok {
+		s.PIDs = PIDStats{Known: true, Current: r.number(d, "pids.current"), Peak: r.optional(d, "pids.peak")}
+		if b := r.maybe(d, "pids.events"); b != nil {
+			s.PIDs.Refused, _ = fieldBytes(b, "max")
+		} else {
+			s.PIDs.Refused = Unknown
+		}
+	}
+	if d, ok := g.dir("io"); ok {
+		s.IO = r.io(d)
+	} else if d, ok := g.dir("blkio"); ok {
+		s.IO = r.legacyIO(d)
+	}
+	if r.err != nil {
+		return Stats{}, r.err
+	}
+	return s, nil
+}
+
+// reader reads files until one fails.
+type reader struct {
+	buf []byte
+	err error
+}
+
+func (r *reader) file(d *dir, name string) []byte {
+	if r.err != nil {
+		return nil
+	}
+	b, err := d.read(name, r.buf)
+	r.err = err
+	return b
+}
+
+// maybe reads a file that not every kernel has: nil where it is not there. The group itself must be, so some other file is read before or after.
+func (r *reader) maybe(d *dir, name string) []byte {
+	if r.err != nil {
+		return nil
+	}
+	b, err := d.kernel.readFile(d.fd(), name, r.buf)
+	if err != nil && !errors.Is(err, syscall.ENOENT) {
+		r.err = d.failed("read", name, "", err)
+	}
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+func (r *reader) number(d *dir, name string) int64 {
+	b := r.file(d, name)
+	if r.err != nil {
+		return 0
+	}
+	return r.parse(d, name, b)
+}
+
+func (r *reader) parse(d *dir, name string, b []byte) int64 {
+	n, ok := parseInt(b)
+	if !ok {
+		r.err = d.failed("read", name, string(b), syscall.EBADMSG)
+	}
+	return n
+}
+
+func (r *reader) optional(d *dir, name string) int64 {
+	b := r.maybe(d, name)
+	if b == nil {
+		return Unknown
+	}
+	return r.parse(d, name, b)
+}
+
+// keys reads numbers by their keys from a file: Unknown where the key is not there.
+func (r *reader) keys(d *dir, name string, want ...key) {
+	r.find(r.file(d, name), want)
+}
+
+func (r *reader) find(b []byte, want []key) {
+	for _, k := range want {
+		n, ok := fieldBytes(b, k.name)
+		if !ok {
+			n = Unknown
+		}
+		*k.to = n
+	}
+}
+
+type key struct {
+	name string
+	to   *int64
+}
+
+func (r *reader) memory(g *Group, d *dir, m *MemoryStats) {
+	m.Current = r.number(d, "memory.current")
+	m.Peak = r.peak(g, d)
+	m.Swap = r.optional(d, "memory.swap.current")
+	r.keys(d, "memory.stat", key{"anon", &m.Anon}, key{"file", &m.File}, key{"shmem", &m.Shmem}, key{"kernel", &m.Kernel},
+		key{"pgfault", &m.Faults}, key{"pgmajfault", &m.MajorFaults})
+	r.keys(d, "memory.events", key{"high", &m.High}, key{"max", &m.Max}, key{"oom_kill", &m.Kills})
+}
+
+// peak reads memory.peak, by the descriptor by which it was reset if it was.
+func (r *reader) peak(g *Group, d *dir) int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.peak == nil {
+		return r.optional(d, "memory.peak")
+	}
+	if r.err != nil {
+		return 0
+	}
+	b, err := readAll(int(g.peak.Fd()), r.buf)
+	if err != nil {
+		r.err = d.failed("read", "memory.peak", "", err)
+		return 0
+	}
+	return r.parse(d, "memory.peak", b)
+}
+
+func (r *reader) legacyMemory(d *dir, m *MemoryStats) {
+	m.Kernel, m.High = Unknown, Unknown
+	m.Current = r.number(d, "memory.usage_in_bytes")
+	m.Peak = r.number(d, "memory.max_usage_in_bytes")
+	m.Max = r.number(d, "memory.failcnt")
+	r.keys(d, "memory.stat", key{"total_rss", &m.Anon}, key{"total_cache", &m.File}, key{"total_shmem", &m.Shmem}, key{"total_swap", &m.Swap},
+		key{"total_pgfault", &m.Faults}, key{"total_pgmajfault", &m.MajorFaults})
+	r.keys(d, "memory.oom_control", key{"oom_kill", &m.Kills}) // Linux 4.13
+}
+
+// cpu reads CPU time from the hierarchy of version 2, which has it with no controller too, else from that of cpuacct.
+func (r *reader) cpu(g *Group, c *CPUStats) {
+	d := g.v2()
+	if d != nil {
+		c.Known = true
+		b := r.file(d, "cpu.stat")
+		c.Usage, c.User, c.System = micros(b, "usage_usec"), micros(b, "user_usec"), micros(b, "system_usec")
+		if d.has("cpu") {
+			c.throttled(b, "throttled_usec", time.Microsecond)
+		}
+	} else if old, ok := g.dir("cpuacct"); ok {
+		c.Known = true
+		c.Usage = time.Duration(r.number(old, "cpuacct.usage"))
+		b := r.file(old, "cpuacct.stat")
+		c.User, c.System = ticks(b, "user"), ticks(b, "system")
+	}
+	if old, ok := g.dir("cpu"); ok && !old.v2 {
+		c.throttled(r.file(old, "cpu.stat"), "throttled_time", time.Nanosecond)
+	}
+}
+
+func (c *CPUStats) throttled(b []byte, key string, unit time.Duration) {
+	c.Periods, _ = fieldBytes(b, "nr_periods")
+	c.Throttled, _ = fieldBytes(b, "nr_throttled")
+	n, _ := fieldBytes(b, key)
+	c.ThrottledTime = time.Duration(n) * unit
+}
+
+func micros(b []byte, key string) time.Duration {
+	n, _ := fieldBytes(b, key)
+	return time.Duration(n) * time.Microsecond
+}
+
+// ticks reads times in USER_HZ, which is 100 on all that Go runs on.
+func ticks(b []byte, key string) time.Duration {
+	n, _ := fieldBytes(b, key)
+	return time.Duration(n) * 10 * time.Millisecond
+}
+
+// io reads lines of "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6".
+func (r *reader) io(d *dir) (all []IOStats) {
+	b := r.file(d, "io.stat")
+	for len(b) > 0 {
+		line := cutLine(&b)
+		dev := cutWord(&line)
+		s, ok := deviceStats(dev)
+		if !ok {
+			continue
+		}
+		for len(line) > 0 {
+			s.set(cutWord(&line))
+		}
+		if s.ReadBytes|s.WrittenBytes|s.Reads|s.Writes != 0 {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+func (s *IOStats) set(word []byte) {
+	for i, name := range [...]string{"rbytes=", "wbytes=", "rios=", "wios="} {
+		if len(word) > len(name) && string(word[:len(name)]) == name {
+			*[...]*int64{&s.ReadBytes, &s.WrittenBytes, &s.Reads, &s.Writes}[i], _ = parseInt(word[len(name):])
+		}
+	}
+}
+
+// legacyIO reads lines of "8:0 Read 1", in bytes and in operations.
+func (r *reader) legacyIO(d *dir) (all []IOStats) {
+	for _, file := range [...]string{"blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive"} {
+		b := r.file(d, file)
+		for len(b) > 0 {
+			line := cutLine(&b)
+			dev, what := cutWord(&line), cutWord(&line)
+			s, ok := deviceStats(dev)
+			n, isNumber := parseInt(line)
+			if !ok || !isNumber || n == 0 || string(what) != "Read" && string(what) != "Write" {
+				continue
+			}
+			all = addLegacy(all, s, what[0] == 'R', file[len(file)-len("serviced_recursive"):] == "serviced_recursive", n)
+		}
+	}
+	return all
+}
+
+func addLegacy(all []IOStats, s IOStats, read, count bool, n int64) []IOStats {
+	i := 0
+	for i < len(all) && (all[i].Major != s.Major || all[i].Minor != s.Minor) {
+		i++
+	}
+	if i == len(all) {
+		all = append(all, s)
+	}
+	switch p := &all[i]; {
+	case read && count:
+		p.Reads = n
+	case read:
+		p.ReadBytes = n
+	case count:
+		p.Writes = n
+	default:
+		p.WrittenBytes = n
+	}
+	return all
+}
+
+func deviceStats(dev []byte) (s IOStats, ok bool) {
+	for i, c := range dev {
+		if c == ':' {
+			var okMinor bool
+			s.Major, ok = parseInt(dev[:i])
+			s.Minor, okMinor = parseInt(dev[i+1:])
+			return s, ok && okMinor
+		}
+	}
+	return s, false
+}
+
+// ResetPeak has Stats count the peak of memory from now on: by memory.peak for this Group value alone (Linux 6.12), in version 1 for
+// all who look.
+func (g *Group) ResetPeak() error {
+	d, ok := g.dir("memory")
+	if !ok {
+		return missing("reset the peak", "", "memory", g.String(), "the controller does not act in the group")
+	}
+	if !d.v2 {
+		return d.write("memory.max_usage_in_bytes", "0")
+	}
+	return g.resetPeak(d)
+}
+
+// Reclaim has the kernel take back about so many bytes of memory, by swapping and dropping caches (memory.reclaim, Linux 5.19). It is EAGAIN
+// when it found less. Version 1 has memory.force_empty, for groups without processes, and is errors.ErrUnsupported here.
+func (g *Group) Reclaim(bytes int64) error {
+	d, ok := g.dir("memory")
+	switch {
+	case !ok:
+		return missing("reclaim", "", "memory", g.String(), "the controller does not act in the group")
+	case bytes <= 0:
+		return &LimitError{"Reclaim", strconv.FormatInt(bytes, 10), "is no size"}
+	case !d.v2:
+		return inexpressible("Reclaim", "memory", false)
+	}
+	err := d.write("memory.reclaim", strconv.FormatInt(bytes, 10))
+	var e *Error
+	if errors.As(err, &e) {
+		d.explain(e, setting{})
+	}
+	return err
+}
+
+// Pressure is how much of the time tasks had to wait for a resource (PSI, Linux 4.20; in version 2 only).
+type Pressure struct {
+	Some, Full PressureTime // at least one, and all at once
+}
+
+// PressureTime has percentages of the last seconds, and the time in all.
+type PressureTime struct {
+	Avg10, Avg60, Avg300 float64
+	Total                time.Duration
+}
+
+// Resource is what tasks wait for.
+type Resource string
+
+// The resources.
+const (
+	CPU    Resource = "cpu"
+	Memory Resource = "memory"
+	Disk   Resource = "io"
+)
+
+// Pressure reads how much the group's tasks wait for a resource.
+func (g *Group) Pressure(r Resource) (p Pressure, err error) {
+	d := g.v2()
+	if d == nil {
+		return p, inexpressible("Pressure", string(r), false)
+	}
+	b, err := d.read(string(r)+".pressure", make([]byte, 256))
+	if err != nil {
+		var e *Error
+		if errors.As(err, &e) && (e.Err == syscall.ENOENT || e.Err == syscall.EOPNOTSUPP) {
+			e.Err = &reason{"the kernel does not measure pressure", errors.Join(e.Err, errors.ErrUnsupported)}
+		}
+		return p, err
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) == 5 {
+			t, ok := parsePressure(f[1:])
+			if !ok {
+				return p, d.failed("read", string(r)+".pressure", line, syscall.EBADMSG)
+			}
+			*map[bool]*PressureTime{true: &p.Some, false: &p.Full}[f[0] == "some"] = t
+		}
+	}
+	return p, nil
+}
+
+func parsePressure(words []string) (t PressureTime, ok bool) {
+	for i, to := range []*float64{&t.Avg10, &t.Avg60, &t.Avg300} {
+		_, v, _ := strings.Cut(words[i], "=")
+		var err error
+		if *to, err = strconv.ParseFloat(v, 64); err != nil {
+			return t, false
+		}
+	}
+	_, v, _ := strings.Cut(words[3], "=")
+	n, err := strconv.ParseInt(v, 10, 64)
+	t.Total = time.Duration(n) * time.Microsecond
+	return t, err == nil
+}
