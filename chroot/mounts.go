@@ -5,7 +5,6 @@ package chroot
 import (
 	"fmt"
 	"os"
-	"path"
 	"strconv"
 	"syscall"
 
@@ -15,54 +14,13 @@ import (
 	"github.com/caisson-dev/caisson/plan"
 )
 
-// Bind shows a file or directory of the host in the sandbox, with the mounts below it (mount(2), MS_BIND). Device nodes and
-// set-user-ID programs in it do not work (nodev, nosuid).
-type Bind struct {
-	Source   string // of the host; must exist
-	Target   string // absolute, in the sandbox; made when it is missing
-	ReadOnly bool
-}
-
-// Apply implements plan.Primitive.
-func (b Bind) Apply(p *plan.Plan) error {
-	if err := target(b.Target); err != nil {
-		return err
-	}
-	st, err := os.Stat(b.Source)
-	if err != nil {
-		return err
-	}
-	private(p)
-	tree := p.Slot()
-	attr := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
-	if b.ReadOnly {
-		attr |= unix.MOUNT_ATTR_RDONLY
-	}
-	p.Child(plan.Sources, mnt.Clone(b.Source).Save(tree), mnt.SetAttr(tree, true, attr, 0))
-	p.Child(plan.Mounts, b.point(st.IsDir())...)
-	p.Child(plan.Mounts, mnt.AttachFollowing(tree, b.Target))
-	return nil
-}
-
-// point makes the mount point.
-func (b Bind) point(isDir bool) []plan.Op {
-	if isDir {
-		return makeDirs(b.Target)
-	}
-	var ops []plan.Op
-	if dir := path.Dir(b.Target); dir != "/" {
-		ops = makeDirs(dir)
-	}
-	return append(ops, plan.Call("mknodat", unix.SYS_MKNODAT, mnt.CWD(), plan.Str(b.Target),
-		plan.Number(unix.S_IFREG|0o644, "S_IFREG|0644"), plan.Int(0)).Tolerate(syscall.EEXIST).
-		Hint(syscall.EROFS, readOnlyHint).Hint(syscall.EACCES, readOnlyHint))
-}
-
 // Tmpfs mounts a fresh file system in memory (tmpfs(5)), which ends with the sandbox.
 type Tmpfs struct {
-	Path string      // absolute, in the sandbox; made when it is missing
-	Size int64       // bytes; zero leaves the kernel's default, half of the memory
-	Mode os.FileMode // permission bits and os.ModeSticky; zero is 1777, as for /tmp
+	Path   string      // absolute, in the sandbox; made when it is missing
+	Size   int64       // bytes; zero leaves the kernel's default, half of the memory
+	Mode   os.FileMode // permission bits and os.ModeSticky; zero is 1777, as for /tmp
+	Inodes int64       // files and directories at most; zero leaves the kernel's default
+	NoExec bool        // programs in it cannot be executed
 }
 
 // Apply implements plan.Primitive.
@@ -75,10 +33,16 @@ func (t Tmpfs) Apply(p *plan.Plan) error {
 		return err
 	}
 	private(p)
-	m := p.Slot()
-	p.Child(plan.Sources, mnt.New(p, "tmpfs", m, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, options...)...)
-	p.Child(plan.Mounts, makeDirs(t.Path)...)
-	p.Child(plan.Mounts, mnt.AttachFollowing(m, t.Path))
+	v, m := viewOf(p), p.Slot()
+	attr := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
+	if t.NoExec {
+		attr |= unix.MOUNT_ATTR_NOEXEC
+	}
+	p.Child(plan.Sources, mnt.New(p, "tmpfs", m, attr, options...)...)
+	at := v.place(p, t.Path, directory)
+	v.cover(t.Path)
+	p.Child(plan.Mounts, at.make...)
+	p.Child(plan.Mounts, mnt.AttachAtFollowing(plan.Saved(m), at.dir, at.name))
 	return nil
 }
 
@@ -86,32 +50,88 @@ func (t Tmpfs) options() ([]mnt.Option, error) {
 	if t.Size < 0 {
 		return nil, fmt.Errorf("size of %d bytes: %w", t.Size, syscall.EINVAL)
 	}
-	mode := uint64(t.Mode.Perm())
-	if t.Mode&os.ModeSticky != 0 {
-		mode |= unix.S_ISVTX
+	if t.Inodes < 0 {
+		return nil, fmt.Errorf("%d inodes: %w", t.Inodes, syscall.EINVAL)
 	}
+	if bad := t.Mode &^ (os.ModePerm | os.ModeSticky); bad != 0 {
+		return nil, fmt.Errorf("mode %v of a directory: %w", t.Mode, syscall.EINVAL)
+	}
+	mode := modeBits(t.Mode)
 	if t.Mode == 0 {
 		mode = 0o1777
 	}
-	options := []mnt.Option{{Key: "mode", Value: strconv.FormatUint(mode, 8)}}
+	options := []mnt.Option{{Key: "mode", Value: strconv.FormatUint(uint64(mode), 8)}}
 	if t.Size > 0 {
 		options = append(options, mnt.Option{Key: "size", Value: strconv.FormatInt(t.Size, 10)})
+	}
+	if t.Inodes > 0 {
+		options = append(options, mnt.Option{Key: "nr_inodes", Value: strconv.FormatInt(t.Inodes, 10)})
 	}
 	return options, nil
 }
 
+// modeBits gives the mode as the kernel has it.
+func modeBits(m os.FileMode) uint32 {
+	bits := uint32(m.Perm())
+	for _, b := range []struct {
+		mode os.FileMode
+		bit  uint32
+	}{{os.ModeSticky, unix.S_ISVTX}, {os.ModeSetgid, unix.S_ISGID}, {os.ModeSetuid, unix.S_ISUID}} {
+		if m&b.mode != 0 {
+			bits |= b.bit
+		}
+	}
+	return bits
+}
+
 // Proc mounts a fresh /proc (proc(5)). It shows the processes of the sandbox's pid namespace, so the sandbox wants
 // namespaces.PID. /proc of the root must be a directory: a symbolic link is refused.
-type Proc struct{}
+type Proc struct {
+	HidePID HidePID // which processes a user sees; zero leaves the kernel's default, all of them
+	PIDOnly bool    // only processes: no /proc/sys, no /proc/kcore and the like (subset=pid, Linux 5.8)
+}
+
+// HidePID says which processes of others a user without CAP_SYS_PTRACE sees in /proc (proc(5), the mount option hidepid; by
+// these words since Linux 5.8).
+type HidePID string
+
+// The kinds of hiding.
+const (
+	NoAccess   HidePID = "noaccess"   // sees that they are there
+	Invisible  HidePID = "invisible"  // does not see them
+	Ptraceable HidePID = "ptraceable" // sees those that it may trace, root included
+)
 
 // Apply implements plan.Primitive.
-func (Proc) Apply(p *plan.Plan) error {
+func (r Proc) Apply(p *plan.Plan) error {
+	options, err := r.options()
+	if err != nil {
+		return err
+	}
 	private(p)
 	m := p.Slot()
-	ops := mnt.New(p, "proc", m, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	ops := mnt.New(p, "proc", m, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, options...)
+	for i := range options {
+		ops[i+1] = ops[i+1].Hint(syscall.EINVAL, "needs Linux 5.8")
+	}
 	last := len(ops) - 1
 	ops[last] = ops[last].Hint(syscall.EPERM, "without privilege /proc needs namespaces.PID, and a host whose /proc is not covered in parts")
 	p.Child(plan.Sources, ops...)
 	p.Child(plan.Mounts, makeDir("/proc"), mnt.Attach(m, "/proc"))
+	viewOf(p).put("/proc", m)
 	return nil
+}
+
+func (r Proc) options() (o []mnt.Option, err error) {
+	switch r.HidePID {
+	case "":
+	case NoAccess, Invisible, Ptraceable:
+		o = append(o, mnt.Option{Key: "hidepid", Value: string(r.HidePID)})
+	default:
+		return nil, fmt.Errorf("hidepid %q: %w", string(r.HidePID), syscall.EINVAL)
+	}
+	if r.PIDOnly {
+		o = append(o, mnt.Option{Key: "subset", Value: "pid"})
+	}
+	return o, nil
 }

@@ -3,7 +3,6 @@
 package chroot
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -19,16 +18,19 @@ import (
 // capabilities (nosuid) and without device nodes (nodev). It works on any machine and copies nothing. The zero value is ready for use.
 //
 // Read-only holds against who has no CAP_SYS_ADMIN in the sandbox's mount namespace: root inside, with all its capabilities, can mount it writable
-// again. Read-only means files: whoever listens on a socket of the host's that the sandbox may open can still be
-// reached through it. Mount points cannot be made, only used: below a [Tmpfs] they can.
+// again; so drop it (package caps), or run the command as another user. Read-only means files: whoever listens on a socket of the
+// host's that the sandbox may open can still be reached through it. Mount points cannot be made, only used: below a [Tmpfs] they
+// can.
 //
-// The file systems of the kernel (/proc, /sys, /dev) are the host's until [Proc] and [Dev] cover them.
-type Host struct{}
+// The file systems of the kernel (/proc, /sys, /dev) are the host's until [Proc], [Sysfs] and [Dev] cover them.
+type Host struct {
+	Propagation Propagation // Private or Slave; see [Pivot]
+}
 
 // Apply implements plan.Primitive.
-func (Host) Apply(p *plan.Plan) error {
-	return pivot(p, "/", func(tree plan.Slot) []plan.Op {
-		return []plan.Op{mnt.SetAttr(tree, true, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, 0)}
+func (h Host) Apply(p *plan.Plan) error {
+	return pivot(p, "/", h.Propagation, func(tree plan.Arg) []plan.Op {
+		return []plan.Op{mnt.SetAttrOf(tree, true, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, 0)}
 	})
 }
 
@@ -37,26 +39,61 @@ func (Host) Apply(p *plan.Plan) error {
 type Pivot struct {
 	Dir      string // of the host; must exist
 	ReadOnly bool   // the directory and the mounts below it; what other parts mount is not concerned
+
+	// Propagation of the root. Slave: what the host mounts below Dir later appears in the sandbox, too; it needs CAP_SYS_ADMIN on the
+	// host, and a Dir on a shared mount. Shared: the root and all that is mounted in it is shared with the mount namespaces that
+	// are made inside, never with the host.
+	Propagation Propagation
 }
 
 // Apply implements plan.Primitive.
 func (r Pivot) Apply(p *plan.Plan) error {
 	if r.Dir == "" {
-		return errors.New("Pivot needs a directory")
+		return fmt.Errorf("Pivot needs a directory: %w", syscall.EINVAL)
 	}
 	p.Before(plan.Action{Name: fmt.Sprintf("stat %q", r.Dir), Do: func(*plan.Run) error { return isDirectory(r.Dir) }})
-	return pivot(p, r.Dir, func(tree plan.Slot) []plan.Op {
+	return pivot(p, r.Dir, r.Propagation, func(tree plan.Arg) []plan.Op {
 		if !r.ReadOnly {
 			return nil
 		}
 		// The topmost mount stays writable until the mount points have been made.
-		p.Child(plan.Seal, mnt.SetAttr(tree, false, unix.MOUNT_ATTR_RDONLY, 0))
-		ops := []plan.Op{mnt.SetAttr(tree, true, unix.MOUNT_ATTR_RDONLY, 0)}
+		p.Child(plan.Seal, mnt.SetAttrOf(tree, false, unix.MOUNT_ATTR_RDONLY, 0))
+		ops := []plan.Op{mnt.SetAttrOf(tree, true, unix.MOUNT_ATTR_RDONLY, 0)}
 		if !readOnly(r.Dir) {
-			ops = append(ops, mnt.SetAttr(tree, false, 0, unix.MOUNT_ATTR_RDONLY))
+			ops = append(ops, mnt.SetAttrOf(tree, false, 0, unix.MOUNT_ATTR_RDONLY))
 		}
 		return ops
 	})
+}
+
+// Chroot makes a directory the root of the sandbox by the historic call, chroot(2). It is not isolation: the call changes what "/" means to
+// a process and nothing else. Root inside leaves it with three calls (it makes another chroot below and walks up from its working directory),
+// and so does whoever gets hold of a descriptor from outside; all mounts of the host stay where they are. Take [Pivot], unless
+// the historic behaviour is what you are after: an installer, a rescue system.
+//
+// Needs CAP_SYS_CHROOT, or a user namespace. It implies no mount namespace; mounts of other parts do.
+type Chroot struct {
+	Dir string // of the host; must exist
+}
+
+// Apply implements plan.Primitive.
+func (c Chroot) Apply(p *plan.Plan) error {
+	if c.Dir == "" {
+		return fmt.Errorf("Chroot needs a directory: %w", syscall.EINVAL)
+	}
+	if err := p.Claim(plan.RootDir); err != nil {
+		return err
+	}
+	p.Late(func() error {
+		viewOf(p).rooted = true
+		p.Child(plan.Root,
+			plan.Call("chroot", unix.SYS_CHROOT, plan.Str(c.Dir)).
+				Hint(syscall.EPERM, "needs CAP_SYS_CHROOT, or namespaces.User").
+				Hint(syscall.ENOTDIR, "the root is not a directory"),
+			plan.Call("chdir", unix.SYS_CHDIR, plan.Str("/")))
+		return nil
+	})
+	return nil
 }
 
 // readOnly reports whether a directory is on a read-only mount: that stays so.
@@ -75,22 +112,36 @@ func isDirectory(name string) error {
 
 // pivot records the change of the root. The new root is mounted over the old one and both are then exchanged:
 // pivot_root(".", ".") needs no directory for the old root, and leaves it on top, where it is unmounted.
-func pivot(p *plan.Plan, dir string, attributes func(tree plan.Slot) []plan.Op) error {
+func pivot(p *plan.Plan, dir string, kind Propagation, attributes func(tree plan.Arg) []plan.Op) error {
 	if err := p.Claim(plan.RootDir); err != nil {
 		return err
 	}
+	if err := kind.check(); err != nil {
+		return err
+	}
 	private(p)
-	tree := p.Slot()
-	p.Child(plan.Sources, mnt.Clone(dir).Save(tree))
+	tree := clone(p, source{path: dir, recursive: true, slave: kind == Slave})
 	p.Child(plan.Sources, attributes(tree)...)
-	p.Child(plan.Root,
-		mnt.Attach(tree, "/"),
-		plan.Call("fchdir", unix.SYS_FCHDIR, plan.Saved(tree)),
+	p.Late(func() error { // after what is copied while the host's tree is still there
+		viewOf(p).rooted = true
+		p.Child(plan.Root, enter(tree)...)
+		if kind == Shared {
+			p.Child(plan.Seal, makeShared())
+		}
+		return nil
+	})
+	return nil
+}
+
+func enter(tree plan.Arg) []plan.Op {
+	return []plan.Op{
+		mnt.AttachAt(tree, mnt.CWD(), "/"),
+		plan.Call("fchdir", unix.SYS_FCHDIR, tree),
 		plan.Call("pivot_root", unix.SYS_PIVOT_ROOT, plan.Str("."), plan.Str(".")).
 			Hint(syscall.EINVAL, "the host's root is the initial ramfs, which cannot be left by pivot_root"),
 		plan.Call("umount2", unix.SYS_UMOUNT2, plan.Str("."), plan.Number(unix.MNT_DETACH, "MNT_DETACH")),
-		plan.Call("chdir", unix.SYS_CHDIR, plan.Str("/")))
-	return nil
+		plan.Call("chdir", unix.SYS_CHDIR, plan.Str("/")),
+	}
 }
 
 // begun is what the first part of the package claims: the mount namespace and the umask are set up once.
@@ -129,19 +180,5 @@ func target(name string) error {
 	return nil
 }
 
-// makeDirs makes the directories of an absolute path, as far as they are missing.
-func makeDirs(name string) (ops []plan.Op) {
-	for i := 1; i < len(name); i++ {
-		if name[i] == '/' {
-			ops = append(ops, makeDir(name[:i]))
-		}
-	}
-	return append(ops, makeDir(name))
-}
-
-func makeDir(name string) plan.Op {
-	return plan.Call("mkdirat", unix.SYS_MKDIRAT, mnt.CWD(), plan.Str(name), plan.Octal(0o755)).Tolerate(syscall.EEXIST).
-		Hint(syscall.EROFS, readOnlyHint).Hint(syscall.EACCES, readOnlyHint).Hint(syscall.EPERM, readOnlyHint)
-}
-
-const readOnlyHint = "the mount point does not exist and cannot be made; mount below a Tmpfs, or use a root directory of your own"
+// makeDir makes a directory of the root.
+func makeDir(name string) plan.Op { return makePoint(mnt.CWD(), name, true) }

@@ -6,7 +6,9 @@ package mnt
 
 import (
 	"encoding/binary"
+	"slices"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -18,10 +20,11 @@ var attrs = []plan.Flag{{Bits: unix.MOUNT_ATTR_RDONLY, Name: "MOUNT_ATTR_RDONLY"
 	{Bits: unix.MOUNT_ATTR_STRICTATIME, Name: "MOUNT_ATTR_STRICTATIME"}, {Bits: unix.MOUNT_ATTR_IDMAP, Name: "MOUNT_ATTR_IDMAP"}}
 
 var treeFlags = []plan.Flag{{Bits: unix.OPEN_TREE_CLONE, Name: "OPEN_TREE_CLONE"}, {Bits: unix.OPEN_TREE_CLOEXEC, Name: "OPEN_TREE_CLOEXEC"},
-	{Bits: unix.AT_RECURSIVE, Name: "AT_RECURSIVE"}, {Bits: unix.AT_EMPTY_PATH, Name: "AT_EMPTY_PATH"}}
+	{Bits: unix.AT_RECURSIVE, Name: "AT_RECURSIVE"}, {Bits: unix.AT_EMPTY_PATH, Name: "AT_EMPTY_PATH"},
+	{Bits: unix.AT_SYMLINK_NOFOLLOW, Name: "AT_SYMLINK_NOFOLLOW"}}
 
 var moveFlags = []plan.Flag{{Bits: unix.MOVE_MOUNT_F_EMPTY_PATH, Name: "MOVE_MOUNT_F_EMPTY_PATH"},
-	{Bits: unix.MOVE_MOUNT_T_SYMLINKS, Name: "MOVE_MOUNT_T_SYMLINKS"}}
+	{Bits: unix.MOVE_MOUNT_T_EMPTY_PATH, Name: "MOVE_MOUNT_T_EMPTY_PATH"}, {Bits: unix.MOVE_MOUNT_T_SYMLINKS, Name: "MOVE_MOUNT_T_SYMLINKS"}}
 
 var mountFlags = []plan.Flag{{Bits: unix.MS_REC, Name: "MS_REC"}, {Bits: unix.MS_PRIVATE, Name: "MS_PRIVATE"}}
 
@@ -44,6 +47,11 @@ func Clone(path string) plan.Op {
 
 // SetAttr changes attributes of the mount behind a descriptor, and with recursive of those below it (mount_setattr(2), Linux 5.12).
 func SetAttr(mount plan.Slot, recursive bool, set, clear uint64) plan.Op {
+	return SetAttrOf(plan.Saved(mount), recursive, set, clear)
+}
+
+// SetAttrOf is SetAttr for a mount that may come from the parent.
+func SetAttrOf(mount plan.Arg, recursive bool, set, clear uint64) plan.Op {
 	const size = 32
 	b := make([]byte, size)
 	binary.NativeEndian.PutUint64(b, set)
@@ -53,7 +61,7 @@ func SetAttr(mount plan.Slot, recursive bool, set, clear uint64) plan.Op {
 		flags |= unix.AT_RECURSIVE
 	}
 	text := "{set=" + plan.FlagText(set, attrs) + ", clear=" + plan.FlagText(clear, attrs) + "}"
-	return plan.Call("mount_setattr", unix.SYS_MOUNT_SETATTR, plan.Saved(mount), plan.Str(""), plan.Flags(flags, treeFlags),
+	return plan.Call("mount_setattr", unix.SYS_MOUNT_SETATTR, mount, plan.Str(""), plan.Flags(flags, treeFlags),
 		plan.Bytes(text, b), plan.Int(size)).
 		Hint(syscall.EPERM, "an attribute is locked by a more privileged mount namespace")
 }
@@ -85,6 +93,48 @@ func set(fs plan.Slot, o Option) plan.Op {
 		plan.Str(o.Key), plan.Str(o.Value), plan.Int(0))
 }
 
+// CloneAt makes a detached copy of what is at name in the directory behind dir, with flags of AT_RECURSIVE and
+// AT_SYMLINK_NOFOLLOW. An empty name is what is behind dir itself.
+func CloneAt(dir plan.Arg, name string, flags uint64) plan.Op {
+	if name == "" {
+		flags |= unix.AT_EMPTY_PATH
+	}
+	return plan.Call("open_tree", unix.SYS_OPEN_TREE, dir, plan.Str(name),
+		plan.Flags(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|flags, treeFlags)).
+		Hint(syscall.EINVAL, "the path is not on a mount of this mount namespace")
+}
+
+// AttachAt puts a detached mount onto name in the directory behind dir, over no symbolic link in the last component. An
+// empty name is what is behind dir itself.
+func AttachAt(mount, dir plan.Arg, name string) plan.Op {
+	flags := uint64(unix.MOVE_MOUNT_F_EMPTY_PATH)
+	if name == "" {
+		flags |= unix.MOVE_MOUNT_T_EMPTY_PATH
+	}
+	return attachAt(mount, dir, name, flags)
+}
+
+// AttachAtFollowing is AttachAt, and follows symbolic links.
+func AttachAtFollowing(mount, dir plan.Arg, name string) plan.Op {
+	return attachAt(mount, dir, name, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
+}
+
+// OpenPath opens what is at name in the directory behind dir, as a place only (O_PATH, openat2(2)).
+func OpenPath(dir plan.Arg, name string, flags, resolve uint64) plan.Op {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | flags, Resolve: resolve}
+	size := int(unsafe.Sizeof(how))
+	b := slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&how)), size))
+	text := "{" + plan.FlagText(how.Flags, openFlags) + ", " + plan.FlagText(resolve, resolveFlags) + "}"
+	return plan.Call("openat2", unix.SYS_OPENAT2, dir, plan.Str(name), plan.Struct(text, b), plan.Int(size))
+}
+
+var openFlags = []plan.Flag{{Bits: unix.O_PATH, Name: "O_PATH"}, {Bits: unix.O_DIRECTORY, Name: "O_DIRECTORY"},
+	{Bits: unix.O_NOFOLLOW, Name: "O_NOFOLLOW"}, {Bits: unix.O_CLOEXEC, Name: "O_CLOEXEC"}}
+
+var resolveFlags = []plan.Flag{{Bits: unix.RESOLVE_NO_MAGICLINKS, Name: "RESOLVE_NO_MAGICLINKS"},
+	{Bits: unix.RESOLVE_NO_SYMLINKS, Name: "RESOLVE_NO_SYMLINKS"}, {Bits: unix.RESOLVE_NO_XDEV, Name: "RESOLVE_NO_XDEV"},
+	{Bits: unix.RESOLVE_BENEATH, Name: "RESOLVE_BENEATH"}}
+
 // Attach puts a detached mount onto the path. A symbolic link in the last component is not followed: /proc and /dev of a
 // hostile root file system may be links.
 func Attach(mount plan.Slot, path string) plan.Op {
@@ -97,7 +147,11 @@ func AttachFollowing(mount plan.Slot, path string) plan.Op {
 }
 
 func attach(mount plan.Slot, path string, flags uint64) plan.Op {
-	return plan.Call("move_mount", unix.SYS_MOVE_MOUNT, plan.Saved(mount), plan.Str(""), CWD(), plan.Str(path), plan.Flags(flags, moveFlags)).
+	return attachAt(plan.Saved(mount), CWD(), path, flags)
+}
+
+func attachAt(mount, dir plan.Arg, name string, flags uint64) plan.Op {
+	return plan.Call("move_mount", unix.SYS_MOVE_MOUNT, mount, plan.Str(""), dir, plan.Str(name), plan.Flags(flags, moveFlags)).
 		Hint(syscall.EINVAL, "the mount point is a symbolic link, or one of source and mount point is a directory and the other is not").
 		Hint(syscall.ENOTDIR, "the mount point is a symbolic link, or one of source and mount point is a directory and the other is not").
 		Hint(syscall.ENOENT, "the mount point does not exist in the root")
