@@ -105,6 +105,9 @@ func (c *Cmd) String() string {
 
 // Environ gives a copy of the environment in which the command would be executed. Where Dir is set, PWD is set to it.
 func (c *Cmd) Environ() []string {
+	if c.Env == nil && c.Dir == "" {
+		return os.Environ() // in which each key is there once
+	}
 	std := exec.Cmd{Env: c.Env, Dir: c.Dir}
 	return std.Environ()
 }

@@ -213,8 +213,13 @@ func (f *mapFile) action() plan.Action {
 
 // writing writes a file of the child's in /proc, in one write.
 func writing(name, text string) plan.Action {
-	return plan.Action{Name: fmt.Sprintf("write /proc/PID/%s %q", name, text), Do: func(r *plan.Run) error {
-		err := patiently(r.Context, func() error { return writeProc(r.PID, name, text) })
+	return plan.Action{Name: fmt.Sprintf("write /proc/PID/%s %q", name, text), Ready: keepProc, Do: func(r *plan.Run) error {
+		err := keepProc(r)
+		if err != nil {
+			return err
+		}
+		proc := r.Value(procKey{}).(*os.File)
+		err = patiently(r.Context, func() error { return writeProc(proc, r.PID, name, text) })
 		if err != nil {
 			return &Error{Op: "write " + name, Err: err, Hint: mapHint(plan.Errno(err))}
 		}
@@ -262,11 +267,14 @@ func runHelper(r *plan.Run, helper string, args []string) error {
 // patiently repeats what is refused while another start in this process has cleared the dumpable flag of the memory that
 // the child shares with us (prctl(2), PR_SET_DUMPABLE): its files in /proc are root's then.
 func patiently(ctx context.Context, do func() error) error {
+	err := do()
+	if !errors.Is(err, syscall.EACCES) {
+		return err
+	}
 	short, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for range 100 {
-		err := do()
-		if !errors.Is(err, syscall.EACCES) {
+		if err := do(); !errors.Is(err, syscall.EACCES) {
 			return err
 		}
 		if dumpable.Wait(short) != nil {

@@ -68,6 +68,7 @@ func (m IDs) New(kinds Set) (made Namespaces, err error) {
 	}
 	err = withProcess(kinds, func(pid int) error {
 		r := &plan.Run{Context: context.Background(), PID: pid}
+		defer r.CloseFiles()
 		for _, w := range writes {
 			if err := w.Do(r); err != nil {
 				return err

@@ -56,23 +56,45 @@ func retry(f func() (int, error)) (int, error) {
 	}
 }
 
-// writeProc writes all of text in one write to a file of process pid, whose procfs must be that of our own pid
-// namespace.
-func writeProc(pid int, name, text string) error {
+// openOwnProc opens /proc where it is that of our own pid namespace.
+func openOwnProc() (*os.File, error) {
 	proc, err := openProc()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer proc.Close()
 	if self, err := readlink(proc, "self"); err != nil || self != strconv.Itoa(os.Getpid()) {
-		return invalid("read /proc/self", "/proc shows another pid namespace than ours")
+		proc.Close()
+		return nil, invalid("read /proc/self", "/proc shows another pid namespace than ours")
 	}
-	f, err := openIn(proc, strconv.Itoa(pid)+"/"+name, unix.O_WRONLY|unix.O_NOFOLLOW)
+	return proc, nil
+}
+
+type procKey struct{}
+
+// keepProc opens /proc once for a start.
+func keepProc(r *plan.Run) error {
+	if r.Value(procKey{}) != nil {
+		return nil
+	}
+	proc, err := openOwnProc()
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	n, err := retry(func() (int, error) { return unix.Write(int(f.Fd()), []byte(text)) })
+	r.Keep(proc)
+	r.Set(procKey{}, proc)
+	return nil
+}
+
+// writeProc writes all of text in one write to a file of process pid.
+func writeProc(proc *os.File, pid int, name, text string) error {
+	fd, err := retry(func() (int, error) {
+		return unix.Openat(int(proc.Fd()), strconv.Itoa(pid)+"/"+name, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	n, err := retry(func() (int, error) { return unix.Write(fd, []byte(text)) })
 	if err == nil && n != len(text) {
 		err = syscall.EIO
 	}

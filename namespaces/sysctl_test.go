@@ -204,7 +204,7 @@ func TestMapRedirected(t *testing.T) {
 				return err
 			}
 		}
-		err = writeProc(os.Getpid(), "uid_map", "0 0 1")
+		err = writeOwn("uid_map", "0 0 1")
 		return nil
 	}))
 	require.ErrorIs(t, err, unix.EINVAL)
@@ -221,7 +221,7 @@ func TestOtherProc(t *testing.T) {
 			t.Error(string(out))
 			return err
 		}
-		err = writeProc(os.Getpid(), "uid_map", "0 0 1")
+		err = writeOwn("uid_map", "0 0 1")
 		return nil
 	}))
 	require.ErrorContains(t, err, "another pid namespace")
@@ -248,4 +248,14 @@ func TestMaxUserNamespacesOfOrdinaryUser(t *testing.T) {
 	hasCommand(t, "unshare", "util-linux")
 	require.Contains(t, says(t, "unshare -U true 2>&1", MaxUserNamespaces(0)), "No space left on device")
 	require.Contains(t, says(t, "unshare -U true 2>&1", User|PID, KeepIDs(), MaxUserNamespaces(0)), "No space left on device")
+}
+
+// writeOwn writes a file of this process in /proc.
+func writeOwn(name, text string) error {
+	proc, err := openOwnProc()
+	if err != nil {
+		return err
+	}
+	defer proc.Close()
+	return writeProc(proc, os.Getpid(), name, text)
 }

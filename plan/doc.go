@@ -39,7 +39,7 @@
 //	Users        only now are the id maps written: before this the child has no ids of its own and may not
 //	             become root inside (user_namespaces(7)).
 //	Sources      opens and clones what comes from the host (open_tree(2), fsopen(2)): the last phase in which a path
-//	             means a path of the host.
+//	             means a path of the host. Calls that need no ids ([Op.Early]) come before Users, while the parent acts.
 //	Root         the new root (pivot_root(2)); afterwards no path of the host can be named.
 //	Mounts       attaches what Sources made: targets are resolved in the new root, where no symbolic link leads out.
 //	Names        hostname, sysctls: need capabilities, and the sandbox's own /proc (uts_namespaces(7)).

@@ -44,10 +44,17 @@ func (r *Run) CloseFiles() {
 			r.files[i] = nil
 		}
 	}
+	for _, f := range r.kept {
+		f.Close()
+	}
+	r.kept = nil
 	for i := range r.answers {
 		r.answers[i].free()
 	}
 }
+
+// Keep closes f when the start is over; the child does not get it.
+func (r *Run) Keep(f *os.File) { r.kept = append(r.kept, f) }
 
 // Descriptors gives the numbers of the files that are open for this start. For launchers.
 func (r *Run) Descriptors() (fds []uintptr) {

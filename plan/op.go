@@ -17,6 +17,7 @@ type Op struct {
 	skip     int
 	hints    []hint
 	once     bool
+	early    bool
 	take     int // which of the plan's takes + 1
 	owner    string
 }
@@ -50,6 +51,13 @@ func (o Op) Skip(n int) Op {
 // Once keeps the call out of [Plan.Again]: it sets up the sandbox, and a further command finds that done.
 func (o Op) Once() Op {
 	o.once = true
+	return o
+}
+
+// Early lets a call of phase Sources be made before phase Users, while the parent acts: for what needs neither the ids
+// that the child will have nor rights over files of others. It may use what other early calls have saved, and skips nothing.
+func (o Op) Early() Op {
+	o.early = true
 	return o
 }
 

@@ -35,6 +35,7 @@ type Plan struct {
 	joined  uint64
 	cgroup  *File
 	ops     [phases][]Op
+	early   []Op // of Sources, made while the parent acts
 	before  []Action
 	while   []Action
 	after   []Action
@@ -72,6 +73,9 @@ type Action struct {
 	Do   func(*Run) error
 	Undo func(*Run) error // nil: nothing to undo
 
+	// Ready is of an action of While: it does, while the kernel makes the child, what Do needs and the child is not needed for. Nil: nothing.
+	Ready func(*Run) error
+
 	// Each says of an action of While or After that it concerns the process and not the sandbox: it is performed for each further
 	// command in the sandbox, too.
 	Each bool
@@ -86,6 +90,7 @@ type Run struct {
 	Context context.Context // the context of the start; never nil
 	PID     int             // the child in the caller's pid namespace; 0 before the clone
 	files   []*os.File
+	kept    []*os.File // by Keep
 	values  map[any]any
 	answers []answer
 }
@@ -296,7 +301,14 @@ func (p *Plan) Child(ph Phase, ops ...Op) {
 	}
 	for _, o := range ops {
 		o.owner = p.owner
-		p.ops[ph] = append(p.ops[ph], o)
+		switch {
+		case !o.early:
+			p.ops[ph] = append(p.ops[ph], o)
+		case ph != Sources || o.skip > 0:
+			p.fail(fmt.Errorf("%v: only plain calls of phase sources can be early", o))
+		default:
+			p.early = append(p.early, o)
+		}
 	}
 }
 
@@ -405,10 +417,22 @@ func (p *Plan) check() error {
 	}
 	saved := make([]bool, p.slots)
 	for ph := range p.ops {
-		for i, o := range p.ops[ph] {
-			if err := p.checkOp(o, i, Phase(ph), saved); err != nil {
-				return &Error{Primitive: o.owner, Call: o.String(), Err: err}
+		if Phase(ph) == Users {
+			if err := p.checkOps(p.early, saved); err != nil {
+				return err
 			}
+		}
+		if err := p.checkOps(p.ops[ph], saved); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Plan) checkOps(ops []Op, saved []bool) error {
+	for i, o := range ops {
+		if err := p.checkOp(o, ops[i+1:], saved); err != nil {
+			return &Error{Primitive: o.owner, Call: o.String(), Err: err}
 		}
 	}
 	return nil
@@ -416,7 +440,7 @@ func (p *Plan) check() error {
 
 const maxSlots = 1<<16 - 4 // the child counts them with 16 bits
 
-func (p *Plan) checkOp(o Op, i int, ph Phase, saved []bool) error {
+func (p *Plan) checkOp(o Op, rest []Op, saved []bool) error {
 	if len(o.args) > 6 {
 		return errors.New("a system call has six arguments at most")
 	}
@@ -425,7 +449,6 @@ func (p *Plan) checkOp(o Op, i int, ph Phase, saved []bool) error {
 			return err
 		}
 	}
-	rest := p.ops[ph][i+1:]
 	if o.skip < 0 || o.skip > len(rest) || slices.ContainsFunc(rest[:o.skip], func(r Op) bool { return r.owner != o.owner }) {
 		return errors.New("skips calls that are not the primitive's own")
 	}

@@ -524,3 +524,36 @@ func TestPlanValue(t *testing.T) {
 		require.NoError(t, plan.Build(first, second).Err())
 	}
 }
+
+// TestEarly: an early call is made before phase Users, uses what other early ones have saved and nothing else, and belongs to Sources.
+func TestEarly(t *testing.T) {
+	var a, b plan.Slot
+	call := func(name string, args ...plan.Arg) plan.Op { return plan.Call(name, unix.SYS_GETPID, args...) }
+	good := plan.Func(func(p *plan.Plan) error {
+		a = p.Slot()
+		p.Child(plan.Users, call("users"))
+		p.Child(plan.Sources, call("late", plan.Saved(a)), call("first").Save(a).Early(), call("second", plan.Saved(a)).Early())
+		return nil
+	})
+	plantest.Check(t, good)
+	var names []string
+	for _, s := range plan.Build(good).Steps(nil) {
+		if s.Kind == plan.StepCall && s.Primitive != "launch" {
+			names = append(names, s.String())
+		}
+	}
+	require.Equal(t, []string{"$0 = first()", "second($0)", "users()", "late($0)"}, names)
+	require.NotContains(t, plan.Build(good).Again().String(), "first")
+	for text, ops := range map[string][]plan.Op{
+		"saved before": {call("late").Save(b), call("early", plan.Saved(b)).Early()},
+		"plain calls":  {call("early").Tolerate(unix.ENOENT).Skip(1).Early(), call("next").Early()},
+	} {
+		err := plan.Build(plan.Func(func(p *plan.Plan) error {
+			b = p.Slot()
+			p.Child(plan.Sources, ops...)
+			return nil
+		})).Err()
+		require.ErrorContains(t, err, text)
+	}
+	require.Error(t, plan.Build(does(plan.Mounts, call("mount").Early())).Err())
+}

@@ -94,6 +94,7 @@ func (p *Plan) Steps(c *Command) []Step {
 	b.clone()
 	b.phases(Cgroup, Join)
 	b.reclone()
+	b.early()
 	for i := range p.while {
 		b.s = append(b.s, Step{Kind: StepWhile, Primitive: p.while[i].owner, Action: &p.while[i]})
 	}
@@ -115,6 +116,7 @@ func (p *Plan) Steps(c *Command) []Step {
 }
 
 func (p *Plan) calls() (n int) {
+	n = len(p.early)
 	for ph := range p.ops {
 		n += len(p.ops[ph])
 	}
@@ -154,6 +156,13 @@ func (b *steps) phases(from, to Phase) {
 		for i := range b.p.ops[ph] {
 			b.call(ph, &b.p.ops[ph][i])
 		}
+	}
+}
+
+// early are the calls that the child makes while the parent acts.
+func (b *steps) early() {
+	for i := range b.p.early {
+		b.call(Sources, &b.p.early[i])
 	}
 }
 

@@ -45,6 +45,8 @@ func (s *start) descriptors(p *program) (err error) {
 		if p.socket, err = s.socket(); err != nil {
 			return err
 		}
+	}
+	if s.sends() {
 		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 		if p.sent, err = s.own(fd, err, "eventfd"); err != nil {
 			return err

@@ -58,6 +58,9 @@ func (s *start) lower(w way) error {
 	if s.joins() && !w.vfork { // as package dumpable does it where the memory is shared
 		p.call(s.stepOf(plan.StepClone), unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
 	}
+	if s.plan.Waits() && s.announced() {
+		p.call(s.stepOf(plan.StepClone), unix.SYS_WRITE, p.socket[1].Fd(), p.mem.Zero(1), 1)
+	}
 	p.closeAllBut(s.stepOf(plan.StepClone), s.inherited(p))
 	if cg, ok := s.plan.CgroupFile(s.run); ok && !w.clone3 {
 		p.enterCgroup(s.stepOf(plan.StepClone), cg, len(p.slots))
@@ -161,15 +164,24 @@ func (s *start) lowerDie(p *program, i int) {
 	p.special(i, sys.Alive, unix.SYS_PPOLL, at, 1, p.mem.Zero(16), 0, 8)
 }
 
-// lowerWait tells the parent that the child is there and waits for the answer. When the host ends, the child reads the
+// lowerWait waits for the parent, to whom it tells that the child is there. When the host ends, the child reads the
 // end of the stream: of the other end there is no copy but the host's.
 func (s *start) lowerWait(p *program, i int) {
 	if s.steps[i-1].Kind == plan.StepWhile {
 		return
 	}
 	fd, buf := p.socket[1].Fd(), p.mem.Zero(1)
-	p.call(i, unix.SYS_WRITE, fd, buf, 1)
-	p.special(i, sys.Receive, unix.SYS_READ, fd, buf, 1)
+	if !s.announced() {
+		p.call(i, unix.SYS_WRITE, fd, buf, 1)
+	}
+	p.special(i, sys.Await, unix.SYS_READ, fd, buf, 1)
+}
+
+// announced reports whether the child tells the parent at once that it is there: nothing of what the parent may do depends on what the
+// child does first. Who joins namespaces has to be in them before.
+func (s *start) announced() bool {
+	_, _, twice := s.plan.FirstClone()
+	return !twice && !s.joins()
 }
 
 func (s *start) lowerDup(p *program, i, n int) {
@@ -279,7 +291,7 @@ func (s *start) arm(p *program) error {
 		p.mem.Pin(c)
 		p.mem.Pin(&p.calls[i][0])
 		*c = child{calls: unsafe.Pointer(&p.calls[i][0]), n: len(p.calls[i]), slots: unsafe.Pointer(&p.slots[0]), mask: mask, all: all,
-			yields: s.served(), status: &states[i]}
+			yields: s.served(), looks: looks(), status: &states[i]}
 		*c.status = status{pidfd: -1, alive: 1}
 	}
 	one := p.children[0]
@@ -296,6 +308,15 @@ func (s *start) arm(p *program) error {
 		one.next = two
 	}
 	return nil
+}
+
+// looks is how often a child looks for the parent's word before it sleeps, a microsecond each. On one processor the parent
+// could not say it meanwhile.
+func looks() int {
+	if runtime.NumCPU() == 1 {
+		return 0
+	}
+	return 100
 }
 
 // states makes the memory in which the kernel and the children tell what they do.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -110,13 +111,22 @@ func stack(pid string) string {
 	return fields[startstack-3]
 }
 
+// exeWanted is what tells two executed files apart.
+const exeWanted = unix.STATX_INO | unix.STATX_MNT_ID
+
+// hostExe is our own binary. It does not change while we run, and its mount stays, so that its number is not given to another one.
+var hostExe = sync.OnceValues(func() (host unix.Statx_t, err error) {
+	err = unix.Statx(unix.AT_FDCWD, "/proc/self/exe", 0, exeWanted, &host)
+	return host, err
+})
+
 func executesUs(pid int) bool {
-	var host, child unix.Statx_t
-	const want = unix.STATX_INO | unix.STATX_MNT_ID
-	if unix.Statx(unix.AT_FDCWD, "/proc/self/exe", 0, want, &host) != nil {
+	var child unix.Statx_t
+	host, err := hostExe()
+	if err != nil {
 		return false
 	}
-	if unix.Statx(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/exe", 0, want, &child) != nil {
+	if unix.Statx(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/exe", 0, exeWanted, &child) != nil {
 		return false // it has ended
 	}
 	return child.Mask&unix.STATX_MNT_ID != 0 && child.Mnt_id == host.Mnt_id && child.Ino == host.Ino

@@ -5,6 +5,7 @@ package launch
 import (
 	"errors"
 	"os"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -23,6 +24,11 @@ func (v *server) taken(p *program, i int, do func(*plan.Run, *os.File) error) bo
 		return v.receive(p, i, do)
 	}
 	return v.take(p, i, do)
+}
+
+// sends reports whether the child sends descriptors.
+func (s *start) sends() bool {
+	return slices.ContainsFunc(s.steps, func(st plan.Step) bool { return st.Taken() != nil && st.Phase < plan.Seccomp })
 }
 
 // lowerSend makes the call and sends the descriptor that it gives. A message holds the number of a descriptor, and the child cannot write
@@ -84,6 +90,9 @@ func received(socket int) (*os.File, error) {
 		n, controls, _, _, err = unix.Recvmsg(socket, b, oob, unix.MSG_CMSG_CLOEXEC)
 		return n, err
 	})
+	if err == unix.ECONNRESET { // it has ended without having read all that we said
+		return nil, nil
+	}
 	if n == 0 || err != nil {
 		return nil, err
 	}

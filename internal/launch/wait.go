@@ -61,6 +61,7 @@ func (v *server) heard(p *program) bool {
 
 // act performs the actions while the child waits, and lets it go on; false: it does not.
 func (v *server) act(p *program) bool {
+	v.err = v.ready()
 	if !v.heard(p) {
 		return false
 	}
@@ -69,7 +70,10 @@ func (v *server) act(p *program) bool {
 		if st.Kind != plan.StepWhile {
 			continue
 		}
-		if v.err = v.perform(i, st); v.err != nil {
+		if v.err == nil {
+			v.err = v.perform(i, st)
+		}
+		if v.err != nil {
 			unix.Kill(v.s.run.PID, unix.SIGKILL)
 			return false
 		}
@@ -79,6 +83,19 @@ func (v *server) act(p *program) bool {
 	}
 	ignoringEINTR(func() (int, error) { return unix.Write(int(p.socket[0].Fd()), make([]byte, 1)) })
 	return true
+}
+
+// ready does what needs no child, while the kernel makes it.
+func (v *server) ready() error {
+	for i, st := range v.s.steps {
+		if st.Kind != plan.StepWhile || st.Action.Ready == nil {
+			continue
+		}
+		if err := st.Action.Ready(v.s.run); err != nil {
+			return v.s.failed(i, err)
+		}
+	}
+	return nil
 }
 
 func (v *server) perform(i int, st plan.Step) error {

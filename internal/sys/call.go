@@ -23,6 +23,7 @@ const (
 	Reclone               // make the call, a clone; the parent of the new child ends
 	Alive                 // make the call, a poll of the host; end when it reports something
 	Receive               // make the call, a read; end when it reads nothing
+	Await                 // as Receive, of a socket; look some times without sleeping before
 	Try                   // make the call, an execve; where Skip is set, go on with the next when there is no such file
 	Inspect               // open the program; end when it is a script
 	Offer                 // make the call, then wait, without a call, until the parent has taken the descriptor
