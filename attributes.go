@@ -135,11 +135,14 @@ func (s Session) Apply(p *plan.Plan) error {
 	}
 	p.Child(plan.Files, plan.Call("setsid", unix.SYS_SETSID))
 	if s.Terminal {
+		if err := p.Claim(controllingTerminal); err != nil {
+			return err
+		}
 		p.Child(plan.Files, plan.Call("ioctl", unix.SYS_IOCTL, plan.Int(s.Descriptor), plan.Number(unix.TIOCSCTTY, "TIOCSCTTY"), plan.Int(0)).
 			Hint(syscall.EPERM, "the terminal controls another session already").
 			Hint(syscall.ENOTTY, "the descriptor is not a terminal"))
 	}
-	return p.Claim("session")
+	return p.Claim(session)
 }
 
 // DieWithParent kills the command with SIGKILL when the calling process ends, however it ends (PR_SET_PDEATHSIG, prctl(2)). With a pid

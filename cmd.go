@@ -57,6 +57,9 @@ type Cmd struct {
 	// closed in the child, whoever opened them, close-on-exec or not.
 	ExtraFiles []*os.File
 
+	// Terminal gives the command a terminal of its own: see [Terminal]. Nil leaves it without one.
+	Terminal *Terminal
+
 	// Process is the running command, after Start.
 	Process *Process
 
@@ -76,6 +79,7 @@ type Cmd struct {
 
 	ctx      context.Context
 	plan     *plan.Plan
+	parts    []plan.Primitive
 	in       *Process // Exec: the sandbox
 	started  atomic.Bool
 	waited   bool
@@ -131,7 +135,10 @@ func (c *Cmd) Plan() string {
 
 // fullPlan is the plan of the sandbox, or of a further command in it.
 func (c *Cmd) fullPlan() *plan.Plan {
-	if c.in == nil {
+	switch {
+	case c.Terminal != nil:
+		return c.planWithTerminal()
+	case c.in == nil:
 		return c.plan
 	}
 	return c.in.again()
@@ -166,7 +173,10 @@ func (c *Cmd) check() error {
 			return err
 		}
 	}
-	return c.plan.Err()
+	if err := c.plan.Err(); err != nil {
+		return err
+	}
+	return c.checkTerminal()
 }
 
 // checked gives the command, or what can be known to be wrong with it.
@@ -238,7 +248,7 @@ func (c *Cmd) start() error {
 		return err
 	}
 	c.begin = time.Now()
-	c.Process, err = c.launch(cmd)
+	c.Process, err = c.Terminal.withTerminal(func() (*Process, error) { return c.launch(cmd) })
 	return err
 }
 

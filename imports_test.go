@@ -44,12 +44,13 @@ var below = map[string][]string{
 	"internal/sys":      {},
 	"internal/nofile":   {},
 	"internal/dumpable": {},
+	"internal/pty":      {},
 	"internal/initprog": {},
 	"plan":              {"internal/sys", "internal/nofile"},
 	"plan/plantest":     {"plan"},
 	"internal/mnt":      {"plan"},
 	"internal/launch":   {"plan", "internal/sys", "internal/dumpable", "internal/initprog"},
-	".":                 {"plan", "internal/launch", "internal/sys", "internal/initprog"},
+	".":                 {"plan", "internal/launch", "internal/sys", "internal/initprog", "internal/pty"},
 }
 
 func allowed(dir, imported string) bool {

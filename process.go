@@ -139,8 +139,8 @@ func (p *Process) ExecContext(ctx context.Context, name string, arg ...string) *
 }
 
 // again is the plan of a further command.
-func (p *Process) again() *plan.Plan {
-	return p.plan.Again(plan.Func(p.join))
+func (p *Process) again(more ...plan.Primitive) *plan.Plan {
+	return p.plan.Again(append([]plan.Primitive{plan.Func(p.join)}, more...)...)
 }
 
 // join enters all namespaces of the sandbox, by one call and by a pidfd: they are all those of one process.

@@ -50,7 +50,9 @@ func (s Sandbox) Err() error { return s.Plan().Err() }
 // os/exec's rules ([os/exec.ErrDot]). In a sandbox with a root of its own it is looked up inside, when the command is
 // started, in the absolute directories of the PATH in [Cmd.Env].
 func (s Sandbox) Command(name string, arg ...string) *Cmd {
-	return newCmd(s.Plan(), nil, name, arg)
+	c := newCmd(s.Plan(), nil, name, arg)
+	c.parts = s.parts
+	return c
 }
 
 // CommandContext is like Command, and kills the command when the context ends before it does: see [Cmd.Cancel] and

@@ -19,6 +19,7 @@ type Op struct {
 	once     bool
 	early    bool
 	take     int // which of the plan's takes + 1
+	sent     bool
 	owner    string
 }
 
@@ -67,7 +68,8 @@ func (o Op) Hint(e syscall.Errno, text string) Op {
 	return o
 }
 
-// String prints the call as strace does: with the slot into which the result goes, and what is tolerated.
+// String prints the call as strace does: with the slot into which the result goes, what is
+// tolerated, and whether the parent gets the result.
 func (o Op) String() string {
 	var b strings.Builder
 	if o.save > 0 {
@@ -81,6 +83,9 @@ func (o Op) String() string {
 		b.WriteString(a.String())
 	}
 	b.WriteString(")")
+	if o.sent {
+		b.WriteString(" to the parent")
+	}
 	if o.tolerate != 0 {
 		b.WriteString(" or " + errnoName(o.tolerate))
 	}

@@ -283,6 +283,7 @@ func (p *Plan) TakeAt(ph Phase, op Op, do func(*Run, *os.File) error) {
 		p.fail(fmt.Errorf("no descriptor is taken in phase %v: %w", ph, syscall.EINVAL))
 		return
 	}
+	op.sent = true
 	p.take(ph, op, do)
 }
 

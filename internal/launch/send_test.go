@@ -74,7 +74,7 @@ func TestTakeAtRefused(t *testing.T) {
 		var e *plan.Error
 		require.ErrorAs(t, err, &e, name)
 		require.ErrorIs(t, err, no, name)
-		require.Equal(t, `openat(AT_FDCWD, "/", O_PATH)`, e.Call)
+		require.Equal(t, `openat(AT_FDCWD, "/", O_PATH) to the parent`, e.Call)
 	}
 	err := run(Options{}, takes(plan.Mounts, "/no/such", func(*plan.Run, *os.File) error { t.Error("called"); return nil }))
 	require.ErrorIs(t, err, syscall.ENOENT)

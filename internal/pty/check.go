@@ -1,0 +1,86 @@
+//go:build linux
+
+package pty
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// The device numbers of pseudoterminals, Documentation/admin-guide/devices.txt.
+const (
+	ptmxMajor, ptmxMinor = 5, 2
+	peerMajor            = 136
+)
+
+// Devpts reports whether a file or directory, which may be open by O_PATH only, lies on a devpts file system, as the kernel sees it. Nothing
+// that can be mounted inside a sandbox, FUSE included, can pretend to be one.
+func Devpts(f *os.File) error {
+	return control(f, "fstatfs", func(fd int) error {
+		var fs unix.Statfs_t
+		if err := unix.Fstatfs(fd, &fs); err != nil {
+			return err
+		}
+		if uint32(fs.Type) != unix.DEVPTS_SUPER_MAGIC {
+			return &WrongFileError{"a devpts file system", fmt.Sprintf("a file system of type %#x", uint32(fs.Type))}
+		}
+		return nil
+	})
+}
+
+// Check reports whether a file is the master of a pseudoterminal.
+func Check(master *os.File) error {
+	if _, err := number(master); err != nil {
+		return err
+	}
+	st, err := stat(master)
+	if err == nil && (st.Mode&unix.S_IFMT != unix.S_IFCHR || uint64(st.Rdev) != unix.Mkdev(ptmxMajor, ptmxMinor)) {
+		err = &WrongFileError{"a pseudoterminal's master", describe(st)}
+	}
+	return err
+}
+
+// Same reports whether a file, which may be open by O_PATH only, is the peer of the master, in the same devpts instance.
+func Same(master, peer *os.File) error {
+	n, err := number(master)
+	if err != nil {
+		return err
+	}
+	of, err := stat(master)
+	if err != nil {
+		return err
+	}
+	st, err := stat(peer)
+	if err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR || uint64(st.Rdev) != unix.Mkdev(peerMajor, n) || st.Dev != of.Dev {
+		return &WrongFileError{fmt.Sprintf("terminal %d", n), describe(st)}
+	}
+	return Devpts(peer)
+}
+
+// number is the peer's, in its devpts instance.
+func number(master *os.File) (n uint32, err error) {
+	err = control(master, "ioctl TIOCGPTN", func(fd int) (err error) {
+		n, err = unix.IoctlGetUint32(fd, unix.TIOCGPTN)
+		return err
+	})
+	return n, err
+}
+
+func stat(f *os.File) (st unix.Stat_t, err error) {
+	err = control(f, "fstat", func(fd int) error { return unix.Fstat(fd, &st) })
+	return st, err
+}
+
+func describe(st unix.Stat_t) string {
+	kinds := map[uint32]string{unix.S_IFREG: "a regular file", unix.S_IFDIR: "a directory", unix.S_IFIFO: "a fifo",
+		unix.S_IFLNK: "a symbolic link", unix.S_IFSOCK: "a socket"}
+	if kind, ok := kinds[st.Mode&unix.S_IFMT]; ok {
+		return kind
+	}
+	return fmt.Sprintf("device %d:%d", unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev)))
+}
