@@ -3,7 +3,6 @@
 package notify
 
 import (
-	"context"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -118,6 +117,6 @@ func (f Filter) take(run *plan.Run, listener *os.File) error {
 		own.Close()
 		return err
 	}
-	context.AfterFunc(l.ctx, func() { own.Close() })
+	l.whenClosed(func() { own.Close() })
 	return nil
 }

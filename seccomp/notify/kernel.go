@@ -3,7 +3,6 @@
 package notify
 
 import (
-	"os"
 	"syscall"
 	"unsafe"
 
@@ -58,38 +57,6 @@ func hintFor(err error, e syscall.Errno, hint string) string {
 		return hint
 	}
 	return ""
-}
-
-// descriptor is one that may be closed while calls on it are under way: it stays open until the last of them is over.
-type descriptor struct {
-	file *os.File
-	conn syscall.RawConn
-}
-
-func newDescriptor(f *os.File) (d descriptor, err error) {
-	d.file = f
-	d.conn, err = f.SyscallConn()
-	return d, err
-}
-
-func (d descriptor) ioctl(request uintptr, arg unsafe.Pointer) (result int, err error) {
-	for {
-		e := d.conn.Control(func(fd uintptr) {
-			var r uintptr
-			var errno syscall.Errno
-			if r, _, errno = unix.Syscall(unix.SYS_IOCTL, fd, request, uintptr(arg)); errno != 0 {
-				err = errno
-			} else {
-				result, err = int(r), nil
-			}
-		})
-		if e != nil {
-			return 0, e
-		}
-		if err != syscall.EINTR {
-			return result, err
-		}
-	}
 }
 
 // ignoringEINTR repeats a call that a signal has interrupted: the Go runtime sends itself some.

@@ -3,10 +3,10 @@
 package notify
 
 import (
-	"context"
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -17,63 +17,76 @@ import (
 // Listener is one filter whose calls a [Supervisor] answers.
 type Listener struct {
 	supervisor *Supervisor
-	d          descriptor
+	d          *descriptor
 	key        uint64
 	handler    Handler
-	ctx        context.Context
-	cancel     context.CancelFunc
 	close      sync.Once
+	done       chan struct{}
+	slow       atomic.Int32 // how many calls are still expected to be slow
 
-	mu   sync.Mutex
-	busy int // handlers that run
+	mu    sync.Mutex
+	busy  int    // handlers that run
+	after func() // when it is closed
+	over  bool
 }
 
-func newListener(s *Supervisor, d descriptor, h Handler) *Listener {
-	l := &Listener{supervisor: s, d: d, handler: h}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
+// patience is how many quick calls it takes for a slow handler to be thought quick again.
+const patience = 64
+
+func newListener(s *Supervisor, d *descriptor, h Handler) *Listener {
 	// The kernel may wake us on the processor of the target, which sleeps from now on (Linux 6.6). It is only faster.
-	d.conn.Control(func(fd uintptr) {
-		unix.Syscall(unix.SYS_IOCTL, fd, unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
-	})
-	return l
+	unix.Syscall(unix.SYS_IOCTL, d.fd, unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+	return &Listener{supervisor: s, d: d, handler: h, done: make(chan struct{})}
 }
 
 // Done is closed when the listener is: no process with the filter is left, or Close was called.
-func (l *Listener) Done() <-chan struct{} { return l.ctx.Done() }
+func (l *Listener) Done() <-chan struct{} { return l.done }
 
 // Close ends the supervision, whose processes go on: calls that wait for an answer fail with ENOSYS, and so do all
-// later ones. It may be called more than once, also from a handler.
+// later ones. It may be called more than once, also from a handler. The error is always nil.
 func (l *Listener) Close() error {
-	var err error
 	l.close.Do(func() {
 		l.supervisor.remove(l)
-		err = l.d.file.Close()
-		l.cancel()
+		l.d.close()
+		close(l.done)
+		l.supervisor.watch.closed(l)
+		if f := l.afterwards(); f != nil {
+			f()
+		}
 	})
-	return fail(err, "close")
+	return nil
 }
 
-// buffer is memory for one struct seccomp_notif, aligned as the kernel's, and as large.
-type buffer []uint64
+func (l *Listener) afterwards() func() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	return l.after
+}
 
-func newBuffer(size int) *buffer {
-	b := make(buffer, (size+7)/8)
-	return &b
+// whenClosed calls f when the listener has been closed, perhaps at once.
+func (l *Listener) whenClosed(f func()) {
+	l.mu.Lock()
+	l.after = f
+	over := l.over
+	l.mu.Unlock()
+	if over {
+		f()
+	}
 }
 
 // receive takes the next call, or nothing: its thread may have been killed since epoll told of it.
 func (l *Listener) receive() *Request {
-	b := l.supervisor.buffers.Get().(*buffer)
-	defer l.supervisor.buffers.Put(b)
-	clear(*b) // the kernel refuses anything but zeros
-	if _, err := l.d.ioctl(unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&(*b)[0])); err != nil {
+	b := l.supervisor.buffer
+	clear(b) // the kernel refuses anything but zeros
+	if _, err := l.d.ioctl(unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&b[0])); err != nil {
 		if err != syscall.ENOENT && !errors.Is(err, os.ErrClosed) {
 			l.Close() // epoll would tell of it for ever
 		}
 		return nil
 	}
 	l.begin()
-	return newRequest(l, (*notification)(unsafe.Pointer(&(*b)[0])))
+	return newRequest(l, (*notification)(unsafe.Pointer(&b[0])))
 }
 
 // begin counts the handlers. A listener that has its share of them is not listened to until one has ended.
@@ -95,41 +108,34 @@ func (l *Listener) end() {
 
 // handle lets the handler answer a call.
 func (l *Listener) handle(r *Request) {
-	ctx, cancel := context.WithCancel(l.ctx)
-	look := watch(ctx, cancel, r, firstLook)
+	c := &call{request: r}
 	var a Response // what a handler that does not return leaves
 	defer func() {
-		look.Stop()
-		cancel()
+		c.cancel()
 		r.answer(a)
 		l.end()
 	}()
-	a = l.handler(ctx, r)
+	a = l.handler(c, r)
 }
 
-// How often is looked whether the target still waits: soon at first, as most handlers have returned by then.
-const (
-	firstLook = 20 * time.Millisecond
-	lastLook  = time.Second
-)
-
-// watch cancels the handler's context when nobody waits for its answer any more.
-func watch(ctx context.Context, cancel context.CancelFunc, r *Request, pause time.Duration) *time.Timer {
-	return time.AfterFunc(pause, func() {
-		if ctx.Err() != nil {
-			return
-		}
-		if r.Valid() != nil {
-			cancel()
-			return
-		}
-		watch(ctx, cancel, r, min(2*pause, lastLook))
-	})
+// handleSlow does so, and finds out whether it is slow.
+func (l *Listener) handleSlow(r *Request) {
+	begin := time.Now()
+	l.handle(r)
+	if time.Since(begin) > tick {
+		l.slow.Store(patience)
+	} else {
+		l.slow.Add(-1)
+	}
 }
 
 // send answers a call. That nobody waits for the answer is no error.
 func (l *Listener) send(resp response) {
-	b := *newBuffer(l.supervisor.respSize)
+	if l.supervisor.respSize <= int(unsafe.Sizeof(resp)) {
+		l.d.ioctl(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&resp))
+		return
+	}
+	b := make([]uint64, (l.supervisor.respSize+7)/8)
 	*(*response)(unsafe.Pointer(&b[0])) = resp
 	l.d.ioctl(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&b[0]))
 }
@@ -137,7 +143,7 @@ func (l *Listener) send(resp response) {
 // waits reports ErrGone when nobody waits for the answer to the call with the id.
 func (l *Listener) waits(id uint64) error {
 	_, err := l.d.ioctl(unix.SECCOMP_IOCTL_NOTIF_ID_VALID, ptr(&id))
-	if err == syscall.ENOENT {
+	if err == syscall.ENOENT || errors.Is(err, os.ErrClosed) {
 		return ErrGone
 	}
 	return fail(err, "look whether the call still waits")

@@ -3,6 +3,7 @@
 package notify
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -156,15 +157,12 @@ func (r *Request) add(f *os.File, a addition, inherit bool) (fd int, err error) 
 		a.newFlags = unix.O_CLOEXEC
 	}
 	c, err := f.SyscallConn()
-	if err != nil {
-		return 0, fail(err, "give a descriptor to %d", r.PID)
-	}
-	e := c.Control(func(source uintptr) {
-		a.source = uint32(source)
-		fd, err = r.listener.d.ioctl(unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(&a))
-	})
-	if e != nil {
-		err = e
+	if err == nil {
+		e := c.Control(func(source uintptr) {
+			a.source = uint32(source)
+			fd, err = r.listener.d.ioctl(unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(&a))
+		})
+		err = cmp.Or(e, err)
 	}
 	if err == syscall.ENOENT {
 		err = ErrGone

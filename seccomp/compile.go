@@ -1,0 +1,128 @@
+//go:build linux
+
+package seccomp
+
+import (
+	"math"
+	"slices"
+
+	"golang.org/x/net/bpf"
+)
+
+// offsets in struct seccomp_data of linux/seccomp.h.
+const (
+	offsetNumber = 0
+	offsetArch   = 4
+	offsetArgs   = 16
+	dataSize     = 64
+)
+
+// maxInstructions is BPF_MAXINSNS.
+const maxInstructions = 4096
+
+// Compile makes a program of the policy. It depends on the policy alone, not on the machine: with Arches given, on any machine. Errors are
+// [*RuleError], [*ContradictionError] and [*SizeError], all of which are EINVAL or E2BIG for errors.Is.
+func (p Policy) Compile() (*Program, error) {
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	arches, err := p.arches()
+	if err != nil {
+		return nil, err
+	}
+	q := &Program{policy: p, abis: make([]*abi, len(arches))}
+	for i, a := range arches {
+		if q.abis[i], err = p.lower(a); err != nil {
+			return nil, err
+		}
+	}
+	g := newGraph()
+	code := emit(g, g.dispatch(p, q.abis))
+	if len(code) > maxInstructions {
+		return nil, &SizeError{Instructions: len(code), Limit: maxInstructions}
+	}
+	if q.raw, err = bpf.Assemble(code); err != nil {
+		return nil, err
+	}
+	q.code = code
+	return q, nil
+}
+
+// dispatch tells the architectures apart by their tokens, in the order of the policy.
+func (g *graph) dispatch(p Policy, abis []*abi) node {
+	next := g.answer(p.otherArch())
+	for i := len(abis) - 1; i >= 0; i-- {
+		token := abis[i].arch.Token()
+		if slices.ContainsFunc(abis[:i], func(b *abi) bool { return b.arch.Token() == token }) {
+			continue // x86-64 and x32 have one token, and one tree
+		}
+		next = g.test(opEqual, token, g.load(offsetNumber, g.tree(g.numbers(p, abis, token))), next)
+	}
+	return g.load(offsetArch, next)
+}
+
+// numbers are the segments of all numbers that come with the token. Numbers of x32 have their own range, and where the policy does not know
+// x32, or knows x32 alone, the other range is another architecture. -1 is what a tracer sets to suppress a call (ptrace(2)): it is never x32.
+func (g *graph) numbers(p Policy, abis []*abi, token uint32) (list []segment) {
+	var low, high *abi
+	for _, b := range abis {
+		switch {
+		case b.arch.Token() != token:
+		case b.arch == X32:
+			high = b
+		default:
+			low = b
+		}
+	}
+	if token != X86_64.Token() {
+		return g.segments(low, 0, math.MaxUint32)
+	}
+	const suppressed = math.MaxUint32
+	list = append(list, g.part(p, low, 0, x32Bit-1)...)
+	list = append(list, g.part(p, high, x32Bit, suppressed-1)...)
+	if low == nil {
+		low = high
+	}
+	return append(list, segment{suppressed, g.decision(low.at(suppressed))})
+}
+
+func (g *graph) part(p Policy, b *abi, from, to uint32) []segment {
+	if b == nil {
+		return []segment{{from, g.answer(p.otherArch())}}
+	}
+	return g.segments(b, from, to)
+}
+
+// segments are those of one architecture, between two numbers.
+func (g *graph) segments(b *abi, from, to uint32) (list []segment) {
+	plain, newer := g.answer(b.otherwise), g.answer(b.newer)
+	next := 0
+	for _, at := range b.edges(from, to) {
+		for next < len(b.decisions) && uint32(b.decisions[next].nr) < at {
+			next++
+		}
+		n := plain
+		switch {
+		case next < len(b.decisions) && uint32(b.decisions[next].nr) == at:
+			n = g.decision(b.decisions[next])
+		case isNewer(b.arch, int(at), b.above):
+			n = newer
+		}
+		list = append(list, segment{at, n})
+	}
+	return list
+}
+
+// edges are the numbers at which the answer may change, in their order.
+func (b *abi) edges(from, to uint32) []uint32 {
+	list := make([]uint32, 0, 2*len(b.decisions)+4)
+	list = append(list, from, uint32(b.above)+1)
+	if first, last := b.arch.apartFrom(); last > 0 {
+		list = append(list, uint32(first), uint32(last)+1)
+	}
+	for _, d := range b.decisions {
+		list = append(list, uint32(d.nr), uint32(d.nr)+1)
+	}
+	slices.Sort(list)
+	return slices.DeleteFunc(slices.Compact(list), func(n uint32) bool { return n < from || n > to })
+}

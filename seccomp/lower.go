@@ -1,0 +1,143 @@
+//go:build linux
+
+package seccomp
+
+import (
+	"cmp"
+	"slices"
+)
+
+// decision is what a policy says about one call of one architecture: the branches are tried in turn, and the last has no
+// condition.
+type decision struct {
+	nr       int
+	call     *call // nil for a call given by number only
+	branches []branch
+}
+
+// abi is a policy for one architecture.
+type abi struct {
+	arch      Arch
+	decisions []decision // in the order of the numbers
+	otherwise Action     // for numbers without a decision
+	above     int        // numbers above it get newer
+	newer     Action
+}
+
+// lower works out the policy for one architecture.
+func (p Policy) lower(a Arch) (*abi, error) {
+	l := lowering{policy: p, arch: a, rules: map[int][]ruleFor{}}
+	for i, r := range p.Rules {
+		if r.Arches == nil || slices.Contains(r.Arches, a) {
+			l.add(i, r)
+		}
+	}
+	if !p.oci {
+		l.multiplex()
+	}
+	return l.finish()
+}
+
+// lowering collects the branches of the calls of one architecture.
+type lowering struct {
+	policy Policy
+	arch   Arch
+	rules  map[int][]ruleFor // by number
+}
+
+// ruleFor is a rule that names a call.
+type ruleFor struct {
+	call     *call
+	explicit bool // by its own name, not that of a group
+	branches []branch
+	rule     int
+	action   Action
+}
+
+func (l *lowering) add(index int, r Rule) {
+	for _, name := range r.Names {
+		explicit := !isGroup(name)
+		for _, k := range expand(name) {
+			if nr := k.number(l.arch); nr >= 0 {
+				l.put(nr, ruleFor{k, explicit, r.resolve(k, l.arch, index), index, r.Action})
+			}
+		}
+	}
+	for _, nr := range r.Numbers {
+		k := l.arch.byNumber(nr)
+		l.put(nr, ruleFor{k, true, r.resolve(k, l.arch, index), index, r.Action})
+	}
+}
+
+// put drops what a rule says twice about a call.
+func (l *lowering) put(nr int, r ruleFor) {
+	list := l.rules[nr]
+	if n := len(list); n > 0 && list[n-1].rule == r.rule {
+		list[n-1].explicit = list[n-1].explicit || r.explicit
+		return
+	}
+	l.rules[nr] = append(list, r)
+}
+
+func (l *lowering) finish() (*abi, error) {
+	p := l.policy
+	b := &abi{arch: l.arch, otherwise: p.fallback(), above: p.above(l.arch), newer: p.newer()}
+	for nr, rules := range l.rules {
+		d, err := l.decide(nr, rules)
+		if err != nil {
+			return nil, err
+		}
+		b.decisions = append(b.decisions, d)
+	}
+	slices.SortFunc(b.decisions, func(x, y decision) int { return cmp.Compare(x.nr, y.nr) })
+	return b, nil
+}
+
+// decide puts the branches of a call one after the other, up to the first without a condition.
+func (l *lowering) decide(nr int, rules []ruleFor) (decision, error) {
+	d := decision{nr: nr, call: rules[0].call}
+	closed := false
+	for _, r := range rules {
+		for _, b := range r.branches {
+			if i := slices.IndexFunc(d.branches, func(earlier branch) bool { return b.implies(earlier) }); i >= 0 {
+				if first := d.branches[i]; r.explicit && first.action != b.action {
+					return d, &ContradictionError{Call: callName(d.call, nr), Arch: l.arch, First: first.rule, Second: b.rule,
+						FirstAction: first.action, SecondAction: b.action}
+				}
+				continue
+			}
+			d.branches = append(d.branches, b)
+			closed = len(b.when) == 0
+		}
+	}
+	if !closed {
+		d.branches = append(d.branches, branch{action: l.otherwise(nr), rule: -1})
+	}
+	return d, nil
+}
+
+// otherwise is the answer to a number when no rule's conditions hold.
+func (l *lowering) otherwise(nr int) Action {
+	if l.newer(nr) {
+		return l.policy.newer()
+	}
+	return l.policy.fallback()
+}
+
+func (l *lowering) newer(nr int) bool { return isNewer(l.arch, nr, l.policy.above(l.arch)) }
+
+// isNewer reports whether a number lies above all that are known.
+func isNewer(a Arch, nr, above int) bool { return nr > above && !a.apart(nr) }
+
+// at gives the decision for a number.
+func (b *abi) at(nr int) decision {
+	i, ok := slices.BinarySearchFunc(b.decisions, nr, func(d decision, nr int) int { return cmp.Compare(d.nr, nr) })
+	if ok {
+		return b.decisions[i]
+	}
+	action := b.otherwise
+	if isNewer(b.arch, nr, b.above) {
+		action = b.newer
+	}
+	return decision{nr: nr, call: b.arch.byNumber(nr), branches: []branch{{action: action, rule: -1}}}
+}
