@@ -49,14 +49,16 @@ func (c *call) Done() <-chan struct{} {
 	return c.done
 }
 
-// Err implements context.Context.
+// Err implements context.Context. It looks itself: there may be nobody who waits for Done.
 func (c *call) Err() error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ended {
-		return context.Canceled
+	ended := c.ended
+	c.mu.Unlock()
+	if !ended && c.request.Valid() == nil {
+		return nil
 	}
-	return nil
+	c.cancel()
+	return context.Canceled
 }
 
 // cancel ends the context.

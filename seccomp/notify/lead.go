@@ -105,7 +105,7 @@ type watch struct {
 // How often is looked after handlers, and how many times without need before it is given up.
 const (
 	tick  = time.Millisecond
-	spare = 50
+	spare = 10
 )
 
 // begin sees to it that somebody looks after a call that has just begun.
