@@ -134,12 +134,16 @@ func hide() plan.Op {
 }
 
 // bounds cuts the bounding set. Who may cut it cuts all that is not wanted, present or not: that is right for any thread.
-func (c change) bounds() (ops []plan.Op) {
+func (c change) bounds() []plan.Op {
 	drop := upTo(c.last) &^ c.want.Bounding
 	if !c.have.Effective.Has(Setpcap) {
 		drop &= c.have.Bounding
 	}
-	for b := range drop.Each() {
+	return dropping(drop)
+}
+
+func dropping(s Set) (ops []plan.Op) {
+	for b := range s.Each() {
 		ops = append(ops, plan.Call("prctl", unix.SYS_PRCTL, plan.Number(unix.PR_CAPBSET_DROP, "PR_CAPBSET_DROP"), b.arg(), plan.Int(0), plan.Int(0), plan.Int(0)).
 			Hint(syscall.EPERM, "needs CAP_SETPCAP, or namespaces.User"))
 	}
