@@ -22,7 +22,7 @@ type view struct {
 	own map[string]plan.Slot
 
 	masks, files *plan.Slot // file systems with the sources of masks and files
-	rooted       bool // the calls that change the root have been recorded
+	rooted       bool       // the calls that change the root have been recorded
 }
 
 type viewKey struct{}
