@@ -5,6 +5,7 @@ package seccomp
 import (
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"strings"
 )
@@ -81,7 +82,7 @@ func (a Arch) Calls() iter.Seq2[string, int] {
 func (a Arch) Newest() int {
 	newest := 0
 	for _, nr := range a.Calls() {
-		if !a.apart(nr) {
+		if !a.apart(uint32(nr)) {
 			newest = max(newest, nr)
 		}
 	}
@@ -89,20 +90,20 @@ func (a Arch) Newest() int {
 }
 
 // apart reports whether a number lies in a range of its own, above the numbers that new calls get.
-func (a Arch) apart(nr int) bool {
+func (a Arch) apart(nr uint32) bool {
 	first, last := a.apartFrom()
 	return nr >= first && nr <= last
 }
 
 // apartFrom gives the first and the last number of that range.
-func (a Arch) apartFrom() (first, last int) {
+func (a Arch) apartFrom() (first, last uint32) {
 	switch a {
 	case ARM:
 		return 0xf0001, 0xf0006
 	case X32:
 		return x32Bit | 512, x32Bit | 547
 	}
-	return 0, -1
+	return math.MaxUint32, 0
 }
 
 // bits tells how many bits of an argument the kernel reads when the call is made in this architecture.
@@ -132,7 +133,7 @@ func (c *call) bits(a Arch, arg int) int {
 var shortIDs = []string{"chown", "fchown", "lchown", "setfsgid", "setfsuid", "setgid", "setregid", "setresgid", "setresuid", "setreuid", "setuid"}
 
 // callName names a call for messages, by its number where it has no name.
-func callName(k *call, nr int) string {
+func callName(k *call, nr uint32) string {
 	if k == nil {
 		return fmt.Sprintf("system call %d", nr)
 	}

@@ -44,7 +44,7 @@ func (p Policy) Compile() (*Program, error) {
 	if q.raw, err = bpf.Assemble(code); err != nil {
 		return nil, err
 	}
-	q.code = code
+	q.code, q.bytes = code, pack(q.raw)
 	return q, nil
 }
 
@@ -98,14 +98,14 @@ func (g *graph) segments(b *abi, from, to uint32) (list []segment) {
 	plain, newer := g.answer(b.otherwise), g.answer(b.newer)
 	next := 0
 	for _, at := range b.edges(from, to) {
-		for next < len(b.decisions) && uint32(b.decisions[next].nr) < at {
+		for next < len(b.decisions) && b.decisions[next].nr < at {
 			next++
 		}
 		n := plain
 		switch {
-		case next < len(b.decisions) && uint32(b.decisions[next].nr) == at:
+		case next < len(b.decisions) && b.decisions[next].nr == at:
 			n = g.decision(b.decisions[next])
-		case isNewer(b.arch, int(at), b.above):
+		case isNewer(b.arch, at, b.above):
 			n = newer
 		}
 		list = append(list, segment{at, n})
@@ -116,12 +116,12 @@ func (g *graph) segments(b *abi, from, to uint32) (list []segment) {
 // edges are the numbers at which the answer may change, in their order.
 func (b *abi) edges(from, to uint32) []uint32 {
 	list := make([]uint32, 0, 2*len(b.decisions)+4)
-	list = append(list, from, uint32(b.above)+1)
+	list = append(list, from, b.above+1)
 	if first, last := b.arch.apartFrom(); last > 0 {
-		list = append(list, uint32(first), uint32(last)+1)
+		list = append(list, first, last+1)
 	}
 	for _, d := range b.decisions {
-		list = append(list, uint32(d.nr), uint32(d.nr)+1)
+		list = append(list, d.nr, d.nr+1)
 	}
 	slices.Sort(list)
 	return slices.DeleteFunc(slices.Compact(list), func(n uint32) bool { return n < from || n > to })

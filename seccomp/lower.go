@@ -10,7 +10,7 @@ import (
 // decision is what a policy says about one call of one architecture: the branches are tried in turn, and the last has no
 // condition.
 type decision struct {
-	nr       int
+	nr       uint32
 	call     *call // nil for a call given by number only
 	branches []branch
 }
@@ -20,13 +20,13 @@ type abi struct {
 	arch      Arch
 	decisions []decision // in the order of the numbers
 	otherwise Action     // for numbers without a decision
-	above     int        // numbers above it get newer
+	above     uint32     // numbers above it get newer
 	newer     Action
 }
 
 // lower works out the policy for one architecture.
 func (p Policy) lower(a Arch) (*abi, error) {
-	l := lowering{policy: p, arch: a, rules: map[int][]ruleFor{}}
+	l := lowering{policy: p, arch: a, rules: map[uint32][]ruleFor{}}
 	for i, r := range p.Rules {
 		if r.Arches == nil || slices.Contains(r.Arches, a) {
 			l.add(i, r)
@@ -42,7 +42,7 @@ func (p Policy) lower(a Arch) (*abi, error) {
 type lowering struct {
 	policy Policy
 	arch   Arch
-	rules  map[int][]ruleFor // by number
+	rules  map[uint32][]ruleFor // by number
 }
 
 // ruleFor is a rule that names a call.
@@ -59,18 +59,18 @@ func (l *lowering) add(index int, r Rule) {
 		explicit := !isGroup(name)
 		for _, k := range expand(name) {
 			if nr := k.number(l.arch); nr >= 0 {
-				l.put(nr, ruleFor{k, explicit, r.resolve(k, l.arch, index), index, r.Action})
+				l.put(uint32(nr), ruleFor{k, explicit, r.resolve(k, l.arch, index), index, r.Action})
 			}
 		}
 	}
 	for _, nr := range r.Numbers {
 		k := l.arch.byNumber(nr)
-		l.put(nr, ruleFor{k, true, r.resolve(k, l.arch, index), index, r.Action})
+		l.put(uint32(nr), ruleFor{k, true, r.resolve(k, l.arch, index), index, r.Action})
 	}
 }
 
 // put drops what a rule says twice about a call.
-func (l *lowering) put(nr int, r ruleFor) {
+func (l *lowering) put(nr uint32, r ruleFor) {
 	list := l.rules[nr]
 	if n := len(list); n > 0 && list[n-1].rule == r.rule {
 		list[n-1].explicit = list[n-1].explicit || r.explicit
@@ -94,7 +94,7 @@ func (l *lowering) finish() (*abi, error) {
 }
 
 // decide puts the branches of a call one after the other, up to the first without a condition.
-func (l *lowering) decide(nr int, rules []ruleFor) (decision, error) {
+func (l *lowering) decide(nr uint32, rules []ruleFor) (decision, error) {
 	d := decision{nr: nr, call: rules[0].call}
 	closed := false
 	for _, r := range rules {
@@ -117,21 +117,21 @@ func (l *lowering) decide(nr int, rules []ruleFor) (decision, error) {
 }
 
 // otherwise is the answer to a number when no rule's conditions hold.
-func (l *lowering) otherwise(nr int) Action {
+func (l *lowering) otherwise(nr uint32) Action {
 	if l.newer(nr) {
 		return l.policy.newer()
 	}
 	return l.policy.fallback()
 }
 
-func (l *lowering) newer(nr int) bool { return isNewer(l.arch, nr, l.policy.above(l.arch)) }
+func (l *lowering) newer(nr uint32) bool { return isNewer(l.arch, nr, l.policy.above(l.arch)) }
 
 // isNewer reports whether a number lies above all that are known.
-func isNewer(a Arch, nr, above int) bool { return nr > above && !a.apart(nr) }
+func isNewer(a Arch, nr, above uint32) bool { return nr > above && !a.apart(nr) }
 
 // at gives the decision for a number.
-func (b *abi) at(nr int) decision {
-	i, ok := slices.BinarySearchFunc(b.decisions, nr, func(d decision, nr int) int { return cmp.Compare(d.nr, nr) })
+func (b *abi) at(nr uint32) decision {
+	i, ok := slices.BinarySearchFunc(b.decisions, nr, func(d decision, nr uint32) int { return cmp.Compare(d.nr, nr) })
 	if ok {
 		return b.decisions[i]
 	}
@@ -139,5 +139,5 @@ func (b *abi) at(nr int) decision {
 	if isNewer(b.arch, nr, b.above) {
 		action = b.newer
 	}
-	return decision{nr: nr, call: b.arch.byNumber(nr), branches: []branch{{action: action, rule: -1}}}
+	return decision{nr: nr, call: b.arch.byNumber(int(int32(nr))), branches: []branch{{action: action, rule: -1}}}
 }

@@ -28,12 +28,12 @@ func (l *lowering) multiplex() {
 	for _, m := range multiplexers() {
 		k, _ := findCall(m.name)
 		if nr := k.number(l.arch); nr >= 0 {
-			l.through(m, k, nr)
+			l.through(m, k, uint32(nr))
 		}
 	}
 }
 
-func (l *lowering) through(m multiplexer, k *call, nr int) {
+func (l *lowering) through(m multiplexer, k *call, nr uint32) {
 	own := l.rules[nr] // what the policy says of the multiplexer itself
 	var before []ruleFor
 	for n := range uint64(32) {

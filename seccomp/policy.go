@@ -3,6 +3,7 @@
 package seccomp
 
 import (
+	"math"
 	"slices"
 	"syscall"
 )
@@ -23,7 +24,7 @@ type Policy struct {
 	Newer Action
 	Rules []Rule
 
-	newest map[Arch]int // what Newer begins above, where it is not the table that says it
+	newest map[Arch]uint32 // what Newer begins above, where it is not the table that says it
 	oci    bool         // rules have libseccomp's meaning, in which multiplexed calls are taken apart by the profile
 }
 
@@ -71,11 +72,11 @@ func (p Policy) arches() ([]Arch, error) {
 }
 
 // above is the number that Newer begins above.
-func (p Policy) above(a Arch) int {
+func (p Policy) above(a Arch) uint32 {
 	if n, ok := p.newest[a]; ok {
 		return n
 	}
-	return a.Newest()
+	return uint32(a.Newest())
 }
 
 // check finds what is wrong with the policy, rule by rule, as far as it does not depend on the architecture.
@@ -117,8 +118,8 @@ func (r Rule) check() error {
 		return invalid("numbers mean something in one architecture only")
 	}
 	for _, n := range r.Numbers {
-		if n < 0 || int64(n) > 1<<32-1 {
-			return invalid("a system call number has 32 bits")
+		if n < 0 || n > math.MaxInt32 {
+			return invalid("a system call number is an int that is not negative")
 		}
 	}
 	for _, a := range r.Arches {

@@ -3,6 +3,7 @@
 package seccomp
 
 import (
+	"encoding/binary"
 	"slices"
 
 	"golang.org/x/net/bpf"
@@ -15,6 +16,7 @@ type Program struct {
 	abis   []*abi
 	code   []bpf.Instruction
 	raw    []bpf.RawInstruction
+	bytes  []byte // raw, as the kernel reads it; shared by all starts
 }
 
 // Policy gives what the program was compiled from.
@@ -45,6 +47,17 @@ func (p *Program) SockFilter() []unix.SockFilter {
 		list[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
 	}
 	return list
+}
+
+// pack lays the program out as an array of struct sock_filter.
+func pack(raw []bpf.RawInstruction) []byte {
+	b := make([]byte, 0, 8*len(raw))
+	for _, r := range raw {
+		b = binary.NativeEndian.AppendUint16(b, r.Op)
+		b = append(b, r.Jt, r.Jf)
+		b = binary.NativeEndian.AppendUint32(b, r.K)
+	}
+	return b
 }
 
 // Notifies reports whether some call is answered by Notify, so that the program needs a supervisor.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -22,11 +23,22 @@ import (
 //
 // No_new_privs is set, so that no privilege is needed. First kernel: 5.19.
 type Filter struct {
-	// Program is the filter (seccomp(2)).
-	Program []unix.SockFilter
+	// Program is the filter: a *[seccomp.Program], or [Raw].
+	Program Program
 
-	// Handler answers. It may be nil if the program notifies of nothing, which makes sense with ReportKills only.
+	// Handler answers. It may be nil if the program itself notifies of nothing, which makes sense with ReportKills only.
 	Handler Handler
+
+	// ReportKills says for which call the command was killed. What the program answers with SECCOMP_RET_KILL_PROCESS or
+	// SECCOMP_RET_KILL_THREAD is notified instead; the supervisor notes the call and kills the process with SIGKILL while it waits, so that it makes no other. The command's Result then
+	// has the Reason plan.Filtered and the call in Syscall and Detail. Its Signal is what the kernel says: SIGKILL, not SIGSYS. When
+	// another process of the sandbox was killed, Detail says so.
+	//
+	// It is weaker than the filter in one thing: a signal that reaches the thread before the supervisor has received the call interrupts it. The call is not made then either, but the
+	// process lives on. And if the supervisor's process ends, such calls fail with ENOSYS.
+	//
+	// Further commands in the sandbox are killed too, but their results do not tell.
+	ReportKills bool
 
 	// Supervisor serves the sandbox together with others. Nil is a supervisor of its own for each start, which is closed when no process with
 	// the filter is left.
@@ -40,9 +52,22 @@ type Filter struct {
 	Interruptible bool
 }
 
+// Program is a filter as the kernel takes it.
+type Program interface{ SockFilter() []unix.SockFilter }
+
+// Raw is a filter that was made elsewhere.
+type Raw []unix.SockFilter
+
+// SockFilter gives a copy of the filter.
+func (r Raw) SockFilter() []unix.SockFilter { return slices.Clone(r) }
+
 // Apply implements plan.Primitive.
 func (f Filter) Apply(p *plan.Plan) error {
-	if err := f.check(); err != nil {
+	if f.Program == nil {
+		return invalid("filter", "there is no program")
+	}
+	code := f.Program.SockFilter()
+	if err := f.check(code); err != nil {
 		return err
 	}
 	if f.NewPrivs {
@@ -50,28 +75,51 @@ func (f Filter) Apply(p *plan.Plan) error {
 	} else {
 		p.NoNewPrivs()
 	}
-	p.Take(f.install(), f.take)
+	shown := code
+	if f.ReportKills {
+		shown = reporting(code)
+		p.Observe(observe)
+	}
+	p.Take(f.install(shown), func(run *plan.Run, listener *os.File) error {
+		return f.serve(listener, f.handler(code, run, p.Has(plan.InitProg)))
+	})
 	return p.Claim("seccomp listener")
 }
 
-func (f Filter) check() error {
+func (f Filter) check(code []unix.SockFilter) error {
 	const most = 4096 // BPF_MAXINSNS
 	switch {
-	case len(f.Program) == 0:
+	case len(code) == 0:
 		return invalid("filter", "an empty program")
-	case len(f.Program) > most:
-		return invalid("filter", fmt.Sprintf("%d instructions, of which %d are allowed", len(f.Program), most))
-	case f.Handler == nil:
+	case len(code) > most:
+		return invalid("filter", fmt.Sprintf("%d instructions, of which %d are allowed", len(code), most))
+	case computed(code) && (f.Handler == nil || f.ReportKills):
+		return invalid("filter", "the program computes its answers: they cannot be told beforehand")
+	case f.Handler == nil && notifies(code):
 		return invalid("filter", "there is no handler")
+	case f.Handler == nil && !f.ReportKills:
+		return invalid("filter", "the program notifies of nothing")
+	case f.ReportKills && f.Interruptible:
+		return invalid("filter", "a call that can be interrupted is no place to be killed in")
 	}
 	return nil
+}
+
+// handler answers the calls of one start.
+func (f Filter) handler(code []unix.SockFilter, run *plan.Run, init bool) Handler {
+	if !f.ReportKills {
+		return f.Handler
+	}
+	k := &killed{main: run.PID, init: init}
+	run.Set(killedKey{}, k)
+	return k.report(code, f.Handler)
 }
 
 var flagNames = []plan.Flag{{Bits: unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, Name: "SECCOMP_FILTER_FLAG_NEW_LISTENER"},
 	{Bits: unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, Name: "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"}}
 
 // install is the call that installs the filter in the child.
-func (f Filter) install() plan.Op {
+func (f Filter) install(code []unix.SockFilter) plan.Op {
 	flags := uint64(unix.SECCOMP_FILTER_FLAG_NEW_LISTENER)
 	needs := "the program is not valid, or the kernel is older than 5.19; see Filter.Interruptible"
 	if f.Interruptible {
@@ -80,7 +128,7 @@ func (f Filter) install() plan.Op {
 		flags |= unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 	}
 	return plan.Call("seccomp", unix.SYS_SECCOMP, plan.Number(unix.SECCOMP_SET_MODE_FILTER, "SECCOMP_SET_MODE_FILTER"),
-		plan.Flags(flags, flagNames), program(f.Program)).
+		plan.Flags(flags, flagNames), program(code)).
 		Hint(syscall.EINVAL, needs).
 		Hint(syscall.EBUSY, "a filter that is in force already has a listener; there can be only one").
 		Hint(syscall.EACCES, "needs CAP_SYS_ADMIN, because Filter.NewPrivs leaves no_new_privs alone")
@@ -100,11 +148,11 @@ func program(p []unix.SockFilter) plan.Arg {
 		plan.Field{Offset: int(unsafe.Offsetof(unix.SockFprog{}.Filter)), Arg: plan.Bytes("", code)})
 }
 
-// take hands the listener to the supervisor. Nothing is undone at the end of the command: processes that it has left
+// serve hands the listener to the supervisor. Nothing is undone at the end of the command: processes that it has left
 // behind are supervised until the last has ended.
-func (f Filter) take(run *plan.Run, listener *os.File) error {
+func (f Filter) serve(listener *os.File, h Handler) error {
 	if f.Supervisor != nil {
-		_, err := f.Supervisor.Serve(listener, f.Handler)
+		_, err := f.Supervisor.Serve(listener, h)
 		return err
 	}
 	own, err := NewSupervisor(Handlers{})
@@ -112,7 +160,7 @@ func (f Filter) take(run *plan.Run, listener *os.File) error {
 		listener.Close()
 		return err
 	}
-	l, err := own.Serve(listener, f.Handler)
+	l, err := own.Serve(listener, h)
 	if err != nil {
 		own.Close()
 		return err

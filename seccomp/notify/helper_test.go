@@ -37,17 +37,17 @@ func TestMain(m *testing.M) {
 }
 
 // when makes a filter that gives the action for the calls and allows all others.
-func when(action uint32, calls ...uint32) []unix.SockFilter {
+func when(action uint32, calls ...uint32) notify.Raw {
 	return program(action, unix.SECCOMP_RET_ALLOW, calls...)
 }
 
 // unless gives the action for all other calls.
-func unless(action uint32, calls ...uint32) []unix.SockFilter {
+func unless(action uint32, calls ...uint32) notify.Raw {
 	return program(unix.SECCOMP_RET_ALLOW, action, calls...)
 }
 
-func program(listed, others uint32, calls ...uint32) []unix.SockFilter {
-	p := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}}
+func program(listed, others uint32, calls ...uint32) notify.Raw {
+	p := notify.Raw{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}}
 	for i, nr := range calls {
 		p = append(p, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: uint8(len(calls) - i), K: nr})
 	}
