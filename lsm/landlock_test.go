@@ -130,7 +130,7 @@ func TestHelper(t *testing.T) {
 		args = args[1:]
 	}
 	if len(args) < 2 {
-		t.Skip("is the other side of other tests")
+		return // it is the other side of other tests
 	}
 	roles[args[1]](args[2:])
 	os.Exit(0)
@@ -400,6 +400,10 @@ func TestRestrictSelf(t *testing.T) {
 	cmd := helper(self, "self", dir)
 	out, err := exec.Command(cmd.Candidates[0], cmd.Args[1:]...).CombinedOutput()
 	require.NoError(t, err, string(out))
+	if withCgo && lsm.LandlockABI() < 8 { // there may be threads that the Go runtime does not know
+		require.Regexp(t, "^true prctl.*cgo", string(out))
+		return
+	}
 	require.Equal(t, strings.Repeat("read ok, no EACCES, write EACCES\n", 20), string(out))
 }
 
@@ -407,11 +411,8 @@ func TestRestrictSelf(t *testing.T) {
 func restrictedSelf(args []string) {
 	dir := args[0]
 	if err := rules(lsm.ReadOnly(dir+"/ro", "/proc")).RestrictSelf(); err != nil {
-		if errors.Is(err, errors.ErrUnsupported) { // built with cgo
-			fmt.Print(strings.Repeat("read ok, no EACCES, write EACCES\n", 20))
-			return
-		}
-		fmt.Println(err)
+		fmt.Println(errors.Is(err, errors.ErrUnsupported), err)
+		return
 	}
 	done := make(chan string)
 	for range 20 {
@@ -443,14 +444,6 @@ func TestBestEffortHere(t *testing.T) {
 		err := plan.Build(lsm.Landlock(b)).Err()
 		require.ErrorIs(t, err, errors.ErrUnsupported)
 	}
-}
-
-// TestAbsent: a kernel without Landlock says so.
-func TestAbsent(t *testing.T) {
-	if lsm.LandlockABI() > 0 {
-		t.Skip("the kernel has Landlock; TestExact simulates one that has not")
-	}
-	require.ErrorIs(t, plan.Build(lsm.Landlock{lsm.ReadOnly("/")}).Err(), errors.ErrUnsupported)
 }
 
 func TestContract(t *testing.T) {

@@ -2,7 +2,6 @@ package lsm
 
 import (
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,8 +13,6 @@ import (
 
 	"github.com/caisson-dev/caisson/plan"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 const allFixed = 7
 

@@ -1,0 +1,5 @@
+//go:build cgo
+
+package lsm_test
+
+const withCgo = true // package net brings it into the test

@@ -1,0 +1,93 @@
+//go:build linux
+
+package lsm
+
+import (
+	"os"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/plan"
+)
+
+// change is a label that the command gets at execve(2).
+type change struct {
+	module  string
+	dir     string // of the attribute files
+	request string // what is written to the file exec
+	want    string
+	same    func(have, want string) bool
+	hints   map[syscall.Errno]string
+}
+
+// labelSize has room for a context of SELinux with all its categories, and for a stack of profiles.
+const labelSize = 4096
+
+// record has the child ask for the label, and the parent look whether it got it. The files are those of the caller's own /proc, which
+// the child reaches by a descriptor: whatever the root file system of the sandbox has at /proc, it is not asked.
+//
+// A newline at the end of what is written would make SELinux take a part of it, and the rest would clear the label; so there is
+// one write, and the child reads back what the kernel has understood.
+func (c change) record(p *plan.Plan, h host) {
+	proc := p.Open(`"/proc" as proc`, func(*plan.Run) (*os.File, error) { return h.openProc() })
+	file, got := p.Slot(), p.Answer(labelSize)
+	write := plan.Call("write", unix.SYS_WRITE, plan.Saved(file), plan.Str(c.request), plan.Int(len(c.request)))
+	for e, hint := range c.hints {
+		write = write.Hint(e, hint)
+	}
+	p.Child(plan.Labels,
+		openAttr(proc, "thread-self/"+c.dir+"exec").Save(file),
+		write,
+		plan.Call("pread64", unix.SYS_PREAD64, plan.Saved(file), plan.Into(got), plan.Int(labelSize-1), plan.Int(0), plan.Int(0)),
+		plan.Call("close", unix.SYS_CLOSE, plan.Saved(file)))
+	p.After(plan.Action{Name: "look for the label " + strconv.Quote(c.want), Each: true, Do: func(r *plan.Run) error {
+		return c.verify(r.Answer(got), r.File(proc), r.PID)
+	}})
+}
+
+func openAttr(proc plan.File, name string) plan.Op {
+	return plan.Call("openat2", unix.SYS_OPENAT2, plan.FD(proc), plan.Str(name),
+		plan.Bytes("{O_RDWR|O_CLOEXEC, RESOLVE_BENEATH|RESOLVE_NO_MAGICLINKS|RESOLVE_NO_XDEV}", openHow(unix.O_RDWR|unix.O_CLOEXEC, beneath)), plan.Int(howSize)).
+		Hint(syscall.ENOENT, "the kernel lacks the module")
+}
+
+// verify compares what the kernel had understood before execve. Afterwards the command may have gone on to another label, if the policy
+// lets it, before we look; that it goes on under the caller's own is no such case.
+func (c change) verify(understood []byte, proc *os.File, pid int) error {
+	if have := text(understood); !c.same(have, c.want) {
+		return &LabelError{c.module, c.want, have}
+	}
+	current, err := readIn(proc, strconv.Itoa(pid)+"/"+c.dir+"current")
+	if err != nil {
+		return err
+	}
+	if c.same(text([]byte(current)), c.want) {
+		return nil
+	}
+	own, err := readIn(proc, "thread-self/"+c.dir+"current")
+	if err != nil {
+		return err
+	}
+	if own == current {
+		return &LabelError{c.module, c.want, text([]byte(current))}
+	}
+	return nil
+}
+
+// need finds the directory of the attribute files of a module, which must be enabled. Where the kernel does not say what is
+// enabled, the child will find out.
+func (h host) need(module, otherwise string) (string, error) {
+	modules, err := h.active()
+	if err != nil {
+		return otherwise, nil
+	}
+	if !modules.Has(module) {
+		return "", unsupported("use "+module, "the kernel does not have it enabled (lsm= of its command line)")
+	}
+	if dir := attribute(modules, module); dir != "" {
+		return dir, nil
+	}
+	return "", unsupported("use "+module, "another module answers for its files in /proc/PID/attr")
+}
