@@ -107,6 +107,9 @@ type change struct {
 
 func (c change) record(p *plan.Plan) {
 	p.Child(plan.Bounds, c.bounds()...)
+	if c.want.Inheritable != 0 && c.changes {
+		p.Child(plan.Bounds, c.inherit())
+	}
 	if c.keeps() {
 		p.Child(plan.Bounds, plan.Call("prctl", unix.SYS_PRCTL, plan.Number(unix.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS"), plan.Int(1),
 			plan.Int(0), plan.Int(0), plan.Int(0)).Hint(syscall.EPERM, "SECBIT_KEEP_CAPS is locked"))
@@ -118,6 +121,13 @@ func (c change) record(p *plan.Plan) {
 	if c.extra() != c.forBits() {
 		p.Child(plan.Last, capset(c.want))
 	}
+}
+
+// inherit sets the inheritable set before the change of the user: who is left with an empty permitted set can add nothing to it.
+func (c change) inherit() plan.Op {
+	now := c.have
+	now.Inheritable = c.want.Inheritable
+	return capset(now)
 }
 
 // keeps reports whether the permitted set must outlive a change of the user.
