@@ -21,7 +21,8 @@ import (
 // A profile that is not loaded is ENOENT; a kernel without AppArmor is errors.ErrUnsupported; a label that is not the one asked for a [*LabelError].
 type AppArmor string
 
-// Stack is the name of a profile that is added to the caller's own: what one of the two denies is denied.
+// Stack is the name of a profile that is added to the caller's own: what one of the two denies is denied. A confined caller needs a
+// change_profile rule for it, too: "change_profile -> &NAME". Of an unconfined caller the label becomes "NAME//&unconfined".
 type Stack string
 
 // Apply implements plan.Primitive.
@@ -45,7 +46,7 @@ func applyProfile(p *plan.Plan, h host, command, name string, same func(have, wa
 	if err != nil {
 		return err
 	}
-	change{"apparmor", dir, command + " " + name, name, same, profileHints}.record(p, h)
+	change{module: "apparmor", dir: dir, request: command + " " + name, want: name, same: same, hints: profileHints}.record(p, h)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +21,7 @@ type change struct {
 	want    string
 	same    func(have, want string) bool
 	hints   map[syscall.Errno]string
+	wait    time.Duration // for tests
 }
 
 // labelSize has room for a context of SELinux with all its categories, and for a stack of profiles.
@@ -53,27 +55,36 @@ func openAttr(proc plan.File, name string) plan.Op {
 		Hint(syscall.ENOENT, "the kernel lacks the module")
 }
 
-// verify compares what the kernel had understood before execve. Afterwards the command may have gone on to another label, if the policy
-// lets it, before we look; that it goes on under the caller's own is no such case.
+// verify compares what the kernel had understood before execve, and waits for the label to come: the parent goes on as soon as the child
+// has left its memory, somewhat before execve gives it the new credentials. By the time we look, the command may have gone on to another label,
+// if the policy lets it; that it has the caller's own is no such case.
 func (c change) verify(understood []byte, proc *os.File, pid int) error {
 	if have := text(understood); !c.same(have, c.want) {
 		return &LabelError{c.module, c.want, have}
-	}
-	current, err := readIn(proc, strconv.Itoa(pid)+"/"+c.dir+"current")
-	if err != nil {
-		return err
-	}
-	if c.same(text([]byte(current)), c.want) {
-		return nil
 	}
 	own, err := readIn(proc, "thread-self/"+c.dir+"current")
 	if err != nil {
 		return err
 	}
-	if own == current {
-		return &LabelError{c.module, c.want, text([]byte(current))}
+	for end := time.Now().Add(c.patience()); ; time.Sleep(20 * time.Microsecond) {
+		current, err := readIn(proc, strconv.Itoa(pid)+"/"+c.dir+"current")
+		switch {
+		case err != nil:
+			return err
+		case current != own || c.same(text([]byte(current)), c.want):
+			return nil
+		case time.Now().After(end):
+			return &LabelError{c.module, c.want, text([]byte(current))}
+		}
 	}
-	return nil
+}
+
+// patience is how long execve may take from where it lets us go on; a few microseconds, but for a machine that is overloaded.
+func (c change) patience() time.Duration {
+	if c.wait > 0 {
+		return c.wait
+	}
+	return 5 * time.Second
 }
 
 // need finds the directory of the attribute files of a module, which must be enabled. Where the kernel does not say what is

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -263,7 +264,7 @@ func TestVerify(t *testing.T) {
 			proc, err := simulated(t, files).openProc()
 			require.NoError(t, err)
 			defer proc.Close()
-			ch := change{module: "apparmor", dir: "attr/apparmor/", want: "p", same: sameStack}
+			ch := change{module: "apparmor", dir: "attr/apparmor/", want: "p", same: sameStack, wait: time.Millisecond}
 			err = ch.verify(append([]byte(c.understood), make([]byte, 10)...), proc, 7)
 			require.ErrorIs(t, err, c.err)
 			var l *LabelError
@@ -273,6 +274,21 @@ func TestVerify(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestVerifyWaits: the label comes a moment after the parent goes on.
+func TestVerifyWaits(t *testing.T) {
+	h := simulated(t, map[string]string{"/proc/thread-self/attr/apparmor/current": "unconfined\n", "/proc/7/attr/apparmor/current": "unconfined\n"})
+	proc, err := h.openProc()
+	require.NoError(t, err)
+	defer proc.Close()
+	go func() {
+		time.Sleep(20 * time.Millisecond)
+		os.WriteFile(h.root+"/new", []byte("p (enforce)\n"), 0o600)
+		os.Rename(h.root+"/new", h.root+"/proc/7/attr/apparmor/current")
+	}()
+	c := change{module: "apparmor", dir: "attr/apparmor/", want: "p", same: sameStack}
+	require.NoError(t, c.verify([]byte("p (enforce)\n"), proc, 7))
 }
 
 // TestHostileProc: files of a procfs that are something else. CVE-2019-16884, CVE-2025-52881.

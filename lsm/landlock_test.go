@@ -145,7 +145,13 @@ var roles = map[string]func(args []string){
 	},
 	"signal":  func(a []string) { pid, _ := strconv.Atoi(a[0]); fmt.Println(name(unix.Kill(pid, 0))) },
 	"connect": func(a []string) { fmt.Println(name(dial("unix", a[0]))) },
-	"label":   func(a []string) { b, _ := os.ReadFile("/proc/self/attr/" + a[0]); fmt.Print(string(b)) },
+	"load":    func([]string) { fmt.Println(name(lsm.LoadProfile([]byte("x")))) },
+	"apparmor": func(a []string) {
+		_, change := changeTo([]string{"exec", a[0]})
+		label, stack := changeTo([]string{"stack", a[0]})
+		fmt.Printf("change %s, stack %s %s", name(change), name(stack), label)
+	},
+	"label": func(a []string) { b, _ := os.ReadFile("/proc/self/attr/" + a[0]); fmt.Print(string(b)) },
 }
 
 func name(err error) string {
