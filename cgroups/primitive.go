@@ -52,7 +52,18 @@ func (l Limits) apply(p *plan.Plan, h *host) error {
 		p.Before(plan.Action{Name: fmt.Sprintf("refuse devices but %v", l.Devices), Do: func(r *plan.Run) error { return groupOf(r).setDevices(l.Devices) }})
 	}
 	s.enter(p, all)
+	p.Late(func() error { return renewNamespace(p) })
 	p.Observe(observe)
+	return nil
+}
+
+// renewNamespace gives a new cgroup namespace the right root. The clone makes it with the group of the one who clones as its root,
+// also where the child begins in another group, so the child makes a further one in its own group (cgroup_namespaces(7)). Where the
+// child is cloned twice, to enter other namespaces, the second clone does it.
+func renewNamespace(p *plan.Plan) error {
+	if p.Cloned()&unix.CLONE_NEWCGROUP != 0 && p.Joined() == 0 {
+		p.Child(plan.Cgroup, plan.Call("unshare", unix.SYS_UNSHARE, plan.Namespaces(unix.CLONE_NEWCGROUP)).Once())
+	}
 	return nil
 }
 

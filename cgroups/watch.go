@@ -1,0 +1,443 @@
+//go:build linux
+
+package cgroups
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// EventKind is what happened to a group.
+type EventKind uint8
+
+// The kinds of events. In version 1 those of memory are there, and PIDsMax (Linux 4.20 or so); with a hierarchy of version 2 beside it, Populated to Thawed
+// too.
+const (
+	OOM         EventKind = iota + 1 // the limit of memory was met and nothing could be reclaimed
+	OOMKill                          // processes were killed for lack of memory
+	MemoryOver                       // the limit was met (memory.events max); not in version 1
+	MemorySlow                       // processes were slowed down at MemoryHigh; not in version 1
+	PIDsMax                          // a fork was refused
+	Populated                        // the first process has come into the group or below
+	Empty                            // the last one has ended
+	Frozen                           // all processes have stopped
+	Thawed                           // they go on
+	UnderStress                      // a pressure that was asked for by Watcher.AddPressure
+	Removed                          // the group has been removed; the last event of a group
+)
+
+var kindNames = [...]string{"", "oom", "oom kill", "memory max", "memory high", "pids max", "populated", "empty", "frozen", "thawed", "pressure", "removed"}
+
+// String gives the kind in words.
+func (k EventKind) String() string {
+	if k > 0 && int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("event %d", uint8(k))
+}
+
+// Event is what happened to one group.
+type Event struct {
+	Group    *Group
+	Kind     EventKind
+	Count    int64    // how often it has happened since the group is watched; 1 where it is not counted
+	Resource Resource // of UnderStress
+}
+
+// Watcher tells what happens to groups: any number of them, with one epoll(7) descriptor and no goroutine. Events are
+// counted by the kernel, so that several of a kind may come as one.
+type Watcher struct {
+	f    *os.File
+	turn chan struct{} // held by the Next that waits
+
+	mu      sync.Mutex
+	next    int32
+	sources map[int32]*source
+	queue   []Event
+}
+
+// source is a file that is waited for.
+type source struct {
+	group  *Group
+	fd     int // the file whose change is waited for
+	read   int // the file that is read then; the same, but with an eventfd of version 1
+	res    Resource
+	counts []counter
+}
+
+// counter is a line of the file, and what its change means.
+type counter struct {
+	key      string
+	up, down EventKind // down: for a state, when it becomes 0
+	last     int64
+}
+
+// Watch makes a watcher. It must be closed.
+func Watch() (*Watcher, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, &Error{Op: "watch", Err: err}
+	}
+	unix.SetNonblock(fd, true) // so that the runtime waits for it with its own descriptors, without a thread
+	return &Watcher{f: os.NewFile(uintptr(fd), "epoll"), turn: make(chan struct{}, 1), sources: map[int32]*source{}}, nil
+}
+
+// Close ends a Next that waits, with os.ErrClosed. The groups stay open.
+func (w *Watcher) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, s := range w.sources {
+		s.close()
+		delete(w.sources, id)
+	}
+	return w.f.Close()
+}
+
+func (s *source) close() {
+	if s.read != s.fd {
+		unix.Close(s.read)
+	}
+	unix.Close(s.fd)
+}
+
+// Add watches a group, which must stay open as long as its events are looked at. Only what happens from then on is told. A kernel or a version that lacks some of the
+// files is no error, but it is one if it has none of them.
+func (w *Watcher) Add(g *Group) error {
+	var added []*source
+	for _, f := range []struct {
+		controller, file string
+		counts           []counter
+	}{
+		{"cgroup", "cgroup.events", []counter{{key: "populated", up: Populated, down: Empty}, {key: "frozen", up: Frozen, down: Thawed}}},
+		{"memory", "memory.events", []counter{{key: "oom", up: OOM}, {key: "oom_kill", up: OOMKill}, {key: "max", up: MemoryOver}, {key: "high", up: MemorySlow}}},
+		{"pids", "pids.events", []counter{{key: "max", up: PIDsMax}}},
+	} {
+		d, ok := g.dir(f.controller)
+		if !ok || f.controller == "cgroup" && !d.v2 {
+			continue
+		}
+		s, err := w.source(g, d, f.file, f.counts)
+		if err != nil {
+			for _, s := range added {
+				s.close()
+			}
+			return err
+		}
+		if s != nil {
+			added = append(added, s)
+		}
+	}
+	if len(added) == 0 {
+		return missing("watch", "", "", g.String(), "the group has no files that tell of events")
+	}
+	return w.register(added)
+}
+
+// source opens a file of events: nil where it is not there.
+func (w *Watcher) source(g *Group, d *dir, file string, counts []counter) (*source, error) {
+	if file == "memory.events" && !d.v2 {
+		return legacyOOM(g, d)
+	}
+	fd, err := d.kernel.open(d.fd(), file, unix.O_RDONLY)
+	if err == syscall.ENOENT {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, d.failed("watch", file, "", err)
+	}
+	return &source{group: g, fd: fd, read: fd, counts: counts}, nil
+}
+
+// legacyOOM has version 1 write to an eventfd: cgroup.event_control connects it with memory.oom_control.
+func legacyOOM(g *Group, d *dir) (*source, error) {
+	read, err := d.kernel.open(d.fd(), "memory.oom_control", unix.O_RDONLY)
+	if err != nil {
+		return nil, d.failed("watch", "memory.oom_control", "", err)
+	}
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err == nil {
+		if err = d.write("cgroup.event_control", fmt.Sprintf("%d %d", fd, read)); err != nil {
+			unix.Close(fd)
+		}
+	}
+	if err != nil {
+		unix.Close(read)
+		return nil, err
+	}
+	return &source{group: g, fd: fd, read: read, counts: []counter{{key: "oom_kill", up: OOMKill}}}, nil
+}
+
+// AddPressure watches for stress: an UnderStress event when tasks of the group have waited for the resource for stall within window, at most
+// one event in a window. With full, only the time counts in which all of them waited. Windows are of 500 ms to 10 s; without CAP_SYS_RESOURCE, of
+// a multiple of 2 s (Linux 6.5). In version 2 only.
+func (w *Watcher) AddPressure(g *Group, r Resource, full bool, stall, window time.Duration) error {
+	d := g.v2()
+	if d == nil {
+		return inexpressible("AddPressure", string(r), false)
+	}
+	file := string(r) + ".pressure"
+	trigger := fmt.Sprintf("%s %d %d", either(full, "full", "some"), stall.Microseconds(), window.Microseconds())
+	fd, err := d.kernel.open(d.fd(), file, unix.O_RDWR|unix.O_NONBLOCK)
+	if err != nil {
+		return d.failed("watch", file, trigger, err)
+	}
+	if _, err := d.kernel.write(fd, trigger+"\x00"); err != nil {
+		unix.Close(fd)
+		return d.failed("watch", file, trigger, err)
+	}
+	return w.register([]*source{{group: g, fd: fd, read: fd, res: r}})
+}
+
+// register waits for the sources. Their counts begin with what the files say before they are waited for, and what changes meanwhile is seen: reading
+// a file is what makes the kernel tell of the next change.
+func (w *Watcher) register(added []*source) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, s := range added {
+		if err := w.registerOne(s); err != nil {
+			for _, s := range added[i:] {
+				s.close()
+			}
+			for ; i > 0; i-- { // the last ones that were registered
+				w.drop(w.next - int32(i) + 1)
+			}
+			return &Error{Op: "watch", Group: s.group.String(), Err: err}
+		}
+	}
+	return nil
+}
+
+func (w *Watcher) registerOne(s *source) error {
+	if err := s.look(func(*counter, int64) {}); err != nil {
+		return err
+	}
+	events := uint32(unix.EPOLLPRI)
+	if s.read != s.fd {
+		events = unix.EPOLLIN
+	}
+	epoll := func(fd int) error {
+		return unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: events, Fd: w.next + 1})
+	}
+	if err := w.with(epoll); err != nil {
+		return err
+	}
+	w.next++
+	w.sources[w.next] = s
+	return nil
+}
+
+func (w *Watcher) with(f func(fd int) error) error {
+	raw, err := w.f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	if err := raw.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
+		return err
+	}
+	return inner
+}
+
+// Forget stops watching a group.
+func (w *Watcher) Forget(g *Group) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, s := range w.sources {
+		if s.group == g {
+			w.drop(id)
+		}
+	}
+}
+
+func (w *Watcher) drop(id int32) {
+	s := w.sources[id]
+	w.with(func(fd int) error { return unix.EpollCtl(fd, unix.EPOLL_CTL_DEL, s.fd, nil) })
+	s.close()
+	delete(w.sources, id)
+}
+
+// Next waits for an event, until the context ends. Of several calls at once one waits, and the others for their turn.
+func (w *Watcher) Next(ctx context.Context) (Event, error) {
+	select {
+	case w.turn <- struct{}{}:
+		defer func() { <-w.turn }()
+	case <-ctx.Done():
+		return Event{}, ctx.Err()
+	}
+	defer w.until(ctx)()
+	for {
+		if e, ok := w.pop(); ok {
+			return e, nil
+		}
+		if err := ctx.Err(); err != nil {
+			return Event{}, err
+		}
+		if err := w.wait(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return Event{}, err
+		}
+	}
+}
+
+// until ends the waiting with the context. The function that it gives makes the watcher fit to wait again.
+func (w *Watcher) until(ctx context.Context) func() {
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		w.f.SetReadDeadline(time.Unix(1, 0))
+		close(ended)
+	})
+	return func() {
+		if !stop() {
+			<-ended
+			w.f.SetReadDeadline(time.Time{})
+		}
+	}
+}
+
+func (w *Watcher) pop() (e Event, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queue) == 0 {
+		return e, false
+	}
+	e, w.queue = w.queue[0], w.queue[1:]
+	return e, true
+}
+
+// wait sleeps until some file has changed, and reads all that have.
+func (w *Watcher) wait() error {
+	raw, err := w.f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ready [64]unix.EpollEvent
+	return errors.Join(raw.Read(func(fd uintptr) bool {
+		n, err := unix.EpollWait(int(fd), ready[:], 0)
+		if err != nil || n == 0 {
+			return false
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, e := range ready[:n] {
+			w.ready(e.Fd)
+		}
+		return true
+	}))
+}
+
+func (w *Watcher) ready(id int32) {
+	s := w.sources[id]
+	if s == nil {
+		return
+	}
+	if s.res != "" {
+		w.stress(id, s)
+		return
+	}
+	err := s.look(func(c *counter, by int64) { w.queue = append(w.queue, c.event(s.group, by)) })
+	if err == nil && s.read != s.fd {
+		err = w.legacyOOM(s)
+	}
+	if err != nil { // ENODEV: the group is gone
+		w.removed(id, s.group)
+	}
+}
+
+// legacyOOM tells of an event of version 1, which comes just before the kill that it leads to.
+func (w *Watcher) legacyOOM(s *source) (err error) {
+	var b [8]byte
+	if n, err := unix.Read(s.fd, b[:]); err != nil || n != len(b) {
+		return nil
+	}
+	w.queue = append(w.queue, Event{Group: s.group, Kind: OOM, Count: int64(binary.NativeEndian.Uint64(b[:]))})
+	for range 10 {
+		seen := false
+		err = s.look(func(c *counter, by int64) {
+			seen = true
+			w.queue = append(w.queue, c.event(s.group, by))
+		})
+		if seen || err != nil {
+			break
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
+	return err
+}
+
+// stress tells of a pressure, or of the group's end: the file of a group that is gone cannot be read.
+func (w *Watcher) stress(id int32, s *source) {
+	if _, err := readAll(s.fd, make([]byte, 256)); err != nil {
+		w.removed(id, s.group)
+		return
+	}
+	w.queue = append(w.queue, Event{Group: s.group, Kind: UnderStress, Count: 1, Resource: s.res})
+}
+
+// removed tells once of a group's end.
+func (w *Watcher) removed(id int32, g *Group) {
+	w.drop(id)
+	for _, e := range w.queue {
+		if e.Group == g && e.Kind == Removed {
+			return
+		}
+	}
+	for id, s := range w.sources {
+		if s.group == g {
+			w.drop(id)
+		}
+	}
+	w.queue = append(w.queue, Event{Group: g, Kind: Removed, Count: 1})
+}
+
+func (c *counter) event(g *Group, by int64) Event {
+	if by < 0 {
+		return Event{Group: g, Kind: c.down, Count: 1}
+	}
+	return Event{Group: g, Kind: c.up, Count: by}
+}
+
+// look reads the file and tells of each number that has changed.
+func (s *source) look(changed func(c *counter, by int64)) error {
+	if s.res != "" {
+		return nil
+	}
+	var b [512]byte
+	n, err := unix.Pread(s.read, b[:], 0)
+	if err != nil {
+		return err
+	}
+	text := string(b[:n])
+	for i := range s.counts {
+		c := &s.counts[i]
+		now, ok := field(text, c.key)
+		if !ok || now == c.last {
+			continue
+		}
+		changed(c, now-c.last)
+		c.last = now
+	}
+	return nil
+}
+
+// String lists the groups that are watched.
+func (w *Watcher) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	seen := map[string]bool{}
+	var all []string
+	for _, s := range w.sources {
+		if name := s.group.String(); !seen[name] {
+			seen[name] = true
+			all = append(all, name)
+		}
+	}
+	return strings.Join(all, " ")
+}
