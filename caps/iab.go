@@ -31,7 +31,7 @@ func (s State) iabMark(c Set) (mark string) {
 }
 
 // ParseIAB reads what cap_iab_from_text(3) reads, and what [State.IAB] gives. What the text does not block is in the bounding set of
-// the result; the permitted and the effective set are empty. The error is a [*TextError].
+// the result; the permitted and the effective set are empty. The error is a [*TextError]; a mark without a name is one here, too.
 func ParseIAB(text string) (State, error) {
 	s := State{Bounding: All}
 	if text == "" {

@@ -35,9 +35,9 @@ func Parse(text string) (Set, error) {
 
 func parseWord(word string) (Set, bool) {
 	switch {
-	case strings.EqualFold(word, "all"):
+	case fold(word, "all"):
 		return All, true
-	case strings.EqualFold(word, "none"):
+	case fold(word, "none"):
 		return 0, true
 	case len(word) == 16:
 		if s, ok := parseMask(word); ok {
@@ -54,11 +54,11 @@ func parseWord(word string) (Set, bool) {
 
 // parseName reads the name of one capability, with or without "cap_".
 func parseName(word string) (Set, bool) {
-	if len(word) > 4 && strings.EqualFold(word[:4], "cap_") {
+	if len(word) > 4 && fold(word[:4], "cap_") {
 		word = word[4:]
 	}
 	for i, n := range names {
-		if strings.EqualFold(n, word) {
+		if fold(n, word) {
 			return 1 << i, true
 		}
 	}
@@ -78,3 +78,6 @@ func parseMask(digits string) (Set, bool) {
 	n, err := strconv.ParseUint(digits, 16, 64)
 	return Set(n), err == nil
 }
+
+// fold compares without regard to case. Of the letters that Unicode takes for ASCII ones none is as short.
+func fold(a, b string) bool { return len(a) == len(b) && strings.EqualFold(a, b) }

@@ -115,6 +115,9 @@ func parseList(text string) (list Set, ok bool) {
 		if !ok {
 			return 0, false
 		}
+		if c == known { // "all" takes the place of what stands before it
+			list = 0
+		}
 		list |= c
 	}
 	return list, true
@@ -125,11 +128,11 @@ func parseListed(word string) (Set, bool) {
 	switch {
 	case word == "":
 		return 0, false
-	case strings.EqualFold(word, "all"):
+	case fold(word, "all"):
 		return known, true
 	case word[0] >= '0' && word[0] <= '9':
 		return parseC(word)
-	case len(word) > 4 && strings.EqualFold(word[:4], "cap_"):
+	case len(word) > 4 && fold(word[:4], "cap_"):
 		return parseName(word)
 	}
 	return 0, false
