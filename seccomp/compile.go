@@ -95,6 +95,7 @@ func (g *graph) part(p Policy, b *abi, from, to uint32) []segment {
 
 // segments are those of one architecture, between two numbers.
 func (g *graph) segments(b *abi, from, to uint32) (list []segment) {
+	g.big = b.arch.info().big
 	plain, newer := g.answer(b.otherwise), g.answer(b.newer)
 	next := 0
 	for _, at := range b.edges(from, to) {

@@ -47,7 +47,7 @@ func (g *graph) ranges(list []branch, arg, bits int) node {
 	if bits == 16 {
 		next = g.and(math.MaxUint16, next)
 	}
-	return g.load(low(arg), next)
+	return g.load(g.low(arg), next)
 }
 
 // wide searches by the upper word, and where that does not decide by the lower one.
@@ -62,18 +62,24 @@ func (g *graph) wide(list []stretch, arg int) node {
 		for ; i < len(list) && uint32(list[i].start>>32) == word; i++ {
 			inside = append(inside, segment{uint32(list[i].start), list[i].node})
 		}
-		high = append(high, segment{word, g.load(low(arg), g.tree(inside))})
+		high = append(high, segment{word, g.load(g.low(arg), g.tree(inside))})
 		if word < math.MaxUint32 && (i == len(list) || uint32(list[i].start>>32) > word+1) {
 			high = append(high, segment{word + 1, list[i-1].node})
 		}
 	}
-	return g.load(upper(arg), g.tree(high))
+	return g.load(g.upper(arg), g.tree(high))
 }
 
-// low and upper are the offsets of the halves of an argument in struct seccomp_data, on a machine whose low half comes first. Programs for
-// others are turned at the end.
-func low(arg int) uint32   { return offsetArgs + 8*uint32(arg) }
-func upper(arg int) uint32 { return low(arg) + 4 }
+// low is the offset of the lower half of an argument in struct seccomp_data.
+func (g *graph) low(arg int) uint32 {
+	if g.big {
+		return offsetArgs + 8*uint32(arg) + 4
+	}
+	return offsetArgs + 8*uint32(arg)
+}
+
+// upper is the offset of the upper half.
+func (g *graph) upper(arg int) uint32 { return g.low(arg) ^ 4 }
 
 // chain tries branches in turn, match by match.
 type chain struct {
@@ -115,14 +121,14 @@ type after func(word uint32) node
 func (c *chain) match(m match, word uint32, t, f after) node {
 	switch {
 	case m.bits == 16:
-		return c.g.load(low(m.arg), c.g.and(math.MaxUint16, c.short(m, t, f)))
+		return c.g.load(c.g.low(m.arg), c.g.and(math.MaxUint16, c.short(m, t, f)))
 	case m.masked && m.bits == 64:
-		return c.masked(upper(m.arg), uint32(m.lo>>32), uint32(m.hi>>32), word,
-			func(word uint32) node { return c.masked(low(m.arg), uint32(m.lo), uint32(m.hi), word, t, f) }, f)
+		return c.masked(c.g.upper(m.arg), uint32(m.lo>>32), uint32(m.hi>>32), word,
+			func(word uint32) node { return c.masked(c.g.low(m.arg), uint32(m.lo), uint32(m.hi), word, t, f) }, f)
 	case m.masked:
-		return c.masked(low(m.arg), uint32(m.lo), uint32(m.hi), word, t, f)
+		return c.masked(c.g.low(m.arg), uint32(m.lo), uint32(m.hi), word, t, f)
 	case m.bits == 32:
-		return c.within(low(m.arg), uint32(m.lo), uint32(m.hi), word, t, f)
+		return c.within(c.g.low(m.arg), uint32(m.lo), uint32(m.hi), word, t, f)
 	}
 	return c.wide(m, word, t, f)
 }
@@ -181,7 +187,7 @@ func (c *chain) bounds(lo, hi, word uint32, t, f after) node {
 // wide is a range of 64 bits: the upper words decide, and where they are equal to that of a bound the lower ones.
 func (c *chain) wide(m match, word uint32, t, f after) node {
 	loHigh, hiHigh := uint32(m.lo>>32), uint32(m.hi>>32)
-	up, down := upper(m.arg), low(m.arg)
+	up, down := c.g.upper(m.arg), c.g.low(m.arg)
 	if loHigh == hiHigh {
 		inside := c.within(down, uint32(m.lo), uint32(m.hi), up, t, f)
 		return c.with(up, word, c.g.test(opEqual, loHigh, inside, f(up)))

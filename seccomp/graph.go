@@ -29,6 +29,7 @@ type instruction struct {
 type graph struct {
 	nodes []instruction
 	known map[instruction]node
+	big   bool // arguments have their upper half first in what is being built
 }
 
 func newGraph() *graph { return &graph{known: make(map[instruction]node, 256)} }

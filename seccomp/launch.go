@@ -32,10 +32,8 @@ func (a Action) performed() bool { return a.Allows() || a == Notify }
 
 // at is what the policy says about a number.
 func (p *Program) at(a Arch, nr uint32) decision {
-	for _, b := range p.abis {
-		if b.arch == a {
-			return b.at(nr)
-		}
+	if b := p.abi(a); b != nil {
+		return b.at(nr)
 	}
 	return decision{nr: nr, branches: []branch{{action: p.policy.otherArch(), rule: -1}}}
 }

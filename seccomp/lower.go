@@ -57,6 +57,9 @@ type ruleFor struct {
 func (l *lowering) add(index int, r Rule) {
 	for _, name := range r.Names {
 		explicit := !isGroup(name)
+		if l.policy.oci {
+			l.apart(index, name, r)
+		}
 		for _, k := range expand(name) {
 			if nr := k.number(l.arch); nr >= 0 {
 				l.put(uint32(nr), ruleFor{k, explicit, r.resolve(k, l.arch, index), index, r.Action})
@@ -95,6 +98,9 @@ func (l *lowering) finish() (*abi, error) {
 
 // decide puts the branches of a call one after the other, up to the first without a condition.
 func (l *lowering) decide(nr uint32, rules []ruleFor) (decision, error) {
+	if l.policy.oci {
+		return l.decideOCI(nr, rules)
+	}
 	d := decision{nr: nr, call: rules[0].call}
 	closed := false
 	for _, r := range rules {
@@ -113,6 +119,35 @@ func (l *lowering) decide(nr uint32, rules []ruleFor) (decision, error) {
 	if !closed {
 		d.branches = append(d.branches, branch{action: l.otherwise(nr), rule: -1})
 	}
+	return d, nil
+}
+
+// decideOCI is libseccomp's way: the first rule without a condition wins, wherever it stands. Others with different answers may not both hold:
+// which of them libseccomp would take depends on how its tree happens to grow.
+func (l *lowering) decideOCI(nr uint32, rules []ruleFor) (decision, error) {
+	d := decision{nr: nr, call: rules[0].call}
+	for _, r := range rules {
+		for _, b := range r.branches {
+			if len(b.when) == 0 {
+				d.branches = []branch{b}
+				return d, nil
+			}
+		}
+	}
+	for _, r := range rules {
+		for _, b := range r.branches {
+			for _, first := range d.branches {
+				if first.action != b.action && !first.disjoint(b) {
+					return d, &ContradictionError{Call: callName(d.call, nr), Arch: l.arch, First: first.rule, Second: b.rule,
+						FirstAction: first.action, SecondAction: b.action}
+				}
+			}
+			if !slices.ContainsFunc(d.branches, func(earlier branch) bool { return b.implies(earlier) }) {
+				d.branches = append(d.branches, b)
+			}
+		}
+	}
+	d.branches = append(d.branches, branch{action: l.otherwise(nr), rule: -1})
 	return d, nil
 }
 

@@ -116,6 +116,27 @@ func (m match) implies(other match) bool {
 	return false
 }
 
+// disjoint reports whether m and other can never hold together; false also where it is hard to say.
+func (m match) disjoint(other match) bool {
+	switch {
+	case m.arg != other.arg || m.bits != other.bits:
+		return false
+	case m.masked && other.masked:
+		both := m.lo & other.lo
+		return !m.not && !other.not && m.hi&both != other.hi&both
+	case m.masked:
+		return other.disjoint(m)
+	case other.masked && !m.not && m.lo == m.hi:
+		return (m.lo&other.lo == other.hi) == other.not
+	}
+	if other.masked {
+		return false
+	}
+	contrary := other
+	contrary.not = !other.not
+	return m.implies(contrary)
+}
+
 // branch is one alternative for a call: the action, where all matches hold.
 type branch struct {
 	when   []match
@@ -132,6 +153,10 @@ func (b branch) implies(other branch) bool {
 	return !slices.ContainsFunc(other.when, func(o match) bool {
 		return !slices.ContainsFunc(b.when, func(m match) bool { return m.implies(o) })
 	})
+}
+
+func (b branch) disjoint(other branch) bool {
+	return slices.ContainsFunc(b.when, func(m match) bool { return slices.ContainsFunc(other.when, m.disjoint) })
 }
 
 // resolve makes branches of a rule's conditions; nil where none can hold.

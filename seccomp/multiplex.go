@@ -9,23 +9,20 @@ import "slices"
 type multiplexer struct {
 	name  string
 	mask  uint64 // of the first argument: the upper half of ipc's is a version
-	calls map[uint64]string
+	calls []string
 }
 
-func multiplexers() []multiplexer {
-	return []multiplexer{
-		{"socketcall", 1<<32 - 1, map[uint64]string{1: "socket", 2: "bind", 3: "connect", 4: "listen", 5: "accept", 6: "getsockname", 7: "getpeername",
-			8: "socketpair", 9: "send", 10: "recv", 11: "sendto", 12: "recvfrom", 13: "shutdown", 14: "setsockopt", 15: "getsockopt",
-			16: "sendmsg", 17: "recvmsg", 18: "accept4", 19: "recvmmsg", 20: "sendmmsg"}},
-		{"ipc", 1<<16 - 1, map[uint64]string{1: "semop", 2: "semget", 3: "semctl", 4: "semtimedop", 11: "msgsnd", 12: "msgrcv", 13: "msgget", 14: "msgctl",
-			21: "shmat", 22: "shmdt", 23: "shmget", 24: "shmctl"}},
-	}
+var multiplexers = [...]multiplexer{
+	{"socketcall", 1<<32 - 1, []string{1: "socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername", "socketpair", "send", "recv",
+		"sendto", "recvfrom", "shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg", "sendmmsg"}},
+	{"ipc", 1<<16 - 1, []string{1: "semop", "semget", "semctl", "semtimedop", 11: "msgsnd", "msgrcv", "msgget", "msgctl",
+		21: "shmat", "shmdt", "shmget", "shmctl"}},
 }
 
 // multiplex lets the rules for a call hold also where it is made through a multiplexer: else who may not call socket calls
 // socketcall.
 func (l *lowering) multiplex() {
-	for _, m := range multiplexers() {
+	for _, m := range multiplexers {
 		k, _ := findCall(m.name)
 		if nr := k.number(l.arch); nr >= 0 {
 			l.through(m, k, uint32(nr))
@@ -36,8 +33,8 @@ func (l *lowering) multiplex() {
 func (l *lowering) through(m multiplexer, k *call, nr uint32) {
 	own := l.rules[nr] // what the policy says of the multiplexer itself
 	var before []ruleFor
-	for n := range uint64(32) {
-		rules := l.named(m.calls[n])
+	for n, name := range m.calls {
+		rules := l.named(name)
 		if len(rules) == 0 {
 			continue
 		}
@@ -45,7 +42,7 @@ func (l *lowering) through(m multiplexer, k *call, nr uint32) {
 		if len(own) > 0 && b.action.Allows() {
 			continue
 		}
-		b.when = []match{Condition{Arg: 0, Op: MaskedEqual, Mask: m.mask, Value: n}.resolve(k, l.arch)}
+		b.when = []match{Condition{Arg: 0, Op: MaskedEqual, Mask: m.mask, Value: uint64(n)}.resolve(k, l.arch)}
 		before = append(before, ruleFor{k, false, []branch{b}, b.rule, b.action})
 	}
 	if len(before)+len(own) > 0 {
@@ -87,4 +84,33 @@ func (l *lowering) blind(rules []ruleFor) branch {
 		worst = branch{action: fallback, rule: -1}
 	}
 	return worst
+}
+
+// apart does for profiles what libseccomp does: a rule for a call holds also for the multiplexer with the call's number as first argument. What the
+// rule says about that argument is forgotten; conditions on others stay, and look at what is not there.
+func (l *lowering) apart(index int, name string, r Rule) {
+	for _, m := range multiplexers {
+		k, _ := findCall(m.name)
+		nr := k.number(l.arch)
+		for n, of := range m.calls {
+			if of == name && of != "" && nr >= 0 {
+				l.rules[uint32(nr)] = append(l.rules[uint32(nr)], ruleFor{k, false, r.onlyFirst(uint64(n)).resolve(k, l.arch, index), index, r.Action})
+			}
+		}
+	}
+}
+
+func (r Rule) onlyFirst(n uint64) Rule {
+	first := Condition{Arg: 0, Value: n, Width: Libseccomp}
+	if r.When == nil {
+		r.When = Any{{first}}
+		return r
+	}
+	var when Any
+	for _, l := range r.When {
+		rest := slices.DeleteFunc(slices.Clone(l), func(c Condition) bool { return c.Arg == 0 })
+		when = append(when, append(All{first}, rest...))
+	}
+	r.When = when
+	return r
 }

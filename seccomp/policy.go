@@ -25,7 +25,7 @@ type Policy struct {
 	Rules []Rule
 
 	newest map[Arch]uint32 // what Newer begins above, where it is not the table that says it
-	oci    bool         // rules have libseccomp's meaning, in which multiplexed calls are taken apart by the profile
+	oci    bool            // rules have libseccomp's meaning, in which multiplexed calls are taken apart by the profile
 }
 
 // Rule is one answer for some system calls.
