@@ -171,7 +171,7 @@ func filter(s *notify.Supervisor) notify.Filter {
 	return notify.Filter{
 		Supervisor: s,
 		Handler:    func(context.Context, *notify.Request) notify.Response { return notify.Return(77) },
-		Program: []unix.SockFilter{{Code: load}, {Code: jump, Jt: 1, K: unix.SYS_GETPPID},
+		Program: notify.Raw{{Code: load}, {Code: jump, Jt: 1, K: unix.SYS_GETPPID},
 			{Code: ret, K: unix.SECCOMP_RET_ALLOW}, {Code: ret, K: unix.SECCOMP_RET_USER_NOTIF}},
 	}
 }
