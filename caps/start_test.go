@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -283,10 +284,21 @@ func TestChildIsHidden(t *testing.T) {
 			p.Child(plan.Directory, plan.Call("read", unix.SYS_READ, plan.FD(f), plan.Buffer(1), plan.Int(1)))
 			return nil
 		})
+		// Started before, since a start hides all who share the memory.
+		other := caisson.New(caps.Drop(caps.All)).Command("sh", "-c", "read pid; head -c 1 /proc/$pid/environ 2>&1")
+		ask, err := other.StdinPipe()
+		require.NoError(t, err)
+		answer, err := other.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, other.Start())
 		started := make(chan error, 1)
 		go func() { started <- startAndWait(plan.Build(c.part, held), launch.Options{}) }()
-		pid := childOf(t, os.Getpid())
-		out, _ := caisson.New(caps.Drop(caps.All)).Command("head", "-c", "1", "/proc/"+strconv.Itoa(pid)+"/environ").CombinedOutput()
+		pid := childOf(t, other.Process.Pid)
+		_, err = fmt.Fprintln(ask, pid)
+		require.NoError(t, err)
+		out, err := io.ReadAll(answer)
+		require.NoError(t, err)
+		other.Wait()
 		_, err = w.Write([]byte{1})
 		require.NoError(t, err)
 		require.NoError(t, <-started)
@@ -297,9 +309,10 @@ func TestChildIsHidden(t *testing.T) {
 	}
 }
 
-// childOf waits for a child that has given up its capabilities.
-func childOf(t *testing.T, parent int) int {
+// childOf waits for a child of ours, but not that one, that has given up its capabilities.
+func childOf(t *testing.T, not int) int {
 	t.Helper()
+	parent := os.Getpid()
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		tasks, _ := os.ReadDir("/proc/" + strconv.Itoa(parent) + "/task")
 		for _, task := range tasks {
@@ -311,7 +324,7 @@ func childOf(t *testing.T, parent int) int {
 			f.Close()
 			for _, child := range strings.Fields(string(b)) {
 				pid, _ := strconv.Atoi(child)
-				if s, err := caps.Of(pid); err == nil && s.Effective == 0 && s.Permitted == 0 {
+				if s, err := caps.Of(pid); err == nil && pid != not && s.Effective == 0 && s.Permitted == 0 {
 					return pid
 				}
 			}
