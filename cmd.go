@@ -319,6 +319,7 @@ func (c *Cmd) Wait() error {
 	c.waited = true
 	state, err := c.Process.Wait()
 	c.ProcessState = state
+	c.Terminal.ended(c.WaitDelay)
 	if state != nil && !state.Success() {
 		exit := &exec.ExitError{ProcessState: state}
 		if err == nil {

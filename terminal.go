@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -31,10 +32,10 @@ import (
 // Nothing that the command does to its terminal reaches a terminal of the caller's: what it types into it (TIOCSTI) is
 // typed inside. But what it prints is not to be trusted when it is shown on another terminal, as anything printed is.
 //
-// Read gives io.EOF when the session is over: when the command, or the init process of [Init], has ended. The kernel then hangs the terminal up,
-// also for a process that the command has left behind and that still holds it. Until then a command that prints waits for the caller
-// to read. [Cmd.Wait] neither reads nor closes the terminal: what is printed last can be read afterwards. TERM is the business of
-// [Cmd.Env].
+// Read gives io.EOF when nobody has the terminal open any more: the command has ended, and so has what it started. With a pid namespace
+// nothing outlives the command; without one, a process that is left behind keeps the terminal open. [Cmd.Wait] does not wait for that, neither reads
+// nor closes the terminal, and what was printed last can be read afterwards; if [Cmd.WaitDelay] is set, Read gives os/exec.ErrWaitDelay when
+// that has passed after the end of the command. As long as nobody reads, a command that prints some KiB waits. TERM is the business of [Cmd.Env].
 //
 // The methods can be used from Start on, at the same time by several goroutines. Linux 5.6.
 type Terminal struct {
@@ -43,20 +44,31 @@ type Terminal struct {
 	Rows, Cols uint16
 
 	used   atomic.Bool
+	late   atomic.Bool // the deadline of reads is that of WaitDelay
 	master *os.File
 }
 
-// Read reads what the command has printed. At the end of the session the error is io.EOF.
+// Read reads what the command has printed. At the end the error is io.EOF.
 func (t *Terminal) Read(b []byte) (int, error) {
 	n, err := t.master.Read(b)
-	if errors.Is(err, syscall.EIO) { // how the kernel says that nobody has the other end
+	switch {
+	case errors.Is(err, syscall.EIO): // how the kernel says that nobody has the other end
 		err = io.EOF
+	case t.late.Load() && errors.Is(err, os.ErrDeadlineExceeded):
+		err = exec.ErrWaitDelay
 	}
 	return n, err
 }
 
+// ended bounds the time in which a process that the command has left behind can print. Wait calls it.
+func (t *Terminal) ended(delay time.Duration) {
+	if t != nil && delay > 0 && t.SetReadDeadline(time.Now().Add(delay)) == nil {
+		t.late.Store(true)
+	}
+}
+
 // Write types. In the terminal's first mode "\x04" at the beginning of a line is the end of the input, and "\x03" interrupts the command. It waits
-// while the command has not read what was typed before, some 4 KiB. After the end of the session the error is EIO.
+// while the command has not read what was typed before, some KiB. What is typed when nobody has the terminal open any more is lost, without an error.
 func (t *Terminal) Write(b []byte) (int, error) { return t.master.Write(b) }
 
 // Close hangs up: the command gets SIGHUP, and reads the end of its input. Reads and writes under way end with os.ErrClosed.
@@ -70,11 +82,17 @@ func (t *Terminal) Resize(rows, cols uint16) error {
 	return pty.SetSize(t.master, rows, cols)
 }
 
-// SetDeadline, SetReadDeadline and SetWriteDeadline are those of an os.File: reads and writes end with os.ErrDeadlineExceeded then.
-func (t *Terminal) SetDeadline(d time.Time) error { return t.master.SetDeadline(d) }
+// SetDeadline is that of an os.File: reads and writes end with os.ErrDeadlineExceeded then.
+func (t *Terminal) SetDeadline(d time.Time) error {
+	t.late.Store(false)
+	return t.master.SetDeadline(d)
+}
 
 // SetReadDeadline is for reads only.
-func (t *Terminal) SetReadDeadline(d time.Time) error { return t.master.SetReadDeadline(d) }
+func (t *Terminal) SetReadDeadline(d time.Time) error {
+	t.late.Store(false)
+	return t.master.SetReadDeadline(d)
+}
 
 // SetWriteDeadline is for writes only.
 func (t *Terminal) SetWriteDeadline(d time.Time) error { return t.master.SetWriteDeadline(d) }

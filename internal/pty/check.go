@@ -9,11 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The device numbers of pseudoterminals, Documentation/admin-guide/devices.txt.
-const (
-	ptmxMajor, ptmxMinor = 5, 2
-	peerMajor            = 136
-)
+// The device number of ptmx, Documentation/admin-guide/devices.txt.
+const ptmxMajor, ptmxMinor = 5, 2
 
 // Devpts reports whether a file or directory, which may be open by O_PATH only, lies on a devpts file system, as the kernel sees it. Nothing
 // that can be mounted inside a sandbox, FUSE included, can pretend to be one.
@@ -30,9 +27,13 @@ func Devpts(f *os.File) error {
 	})
 }
 
-// Check reports whether a file is the master of a pseudoterminal.
+// Check reports whether a file is the master of a pseudoterminal that is open.
 func Check(master *os.File) error {
-	if _, err := number(master); err != nil {
+	err := control(master, "ioctl TIOCGPTN", func(fd int) error {
+		_, err := unix.IoctlGetUint32(fd, unix.TIOCGPTN)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	st, err := stat(master)
@@ -42,33 +43,28 @@ func Check(master *os.File) error {
 	return err
 }
 
-// Same reports whether a file, which may be open by O_PATH only, is the peer of the master, in the same devpts instance.
-func Same(master, peer *os.File) error {
-	n, err := number(master)
+// Same reports whether a file, which may be open by O_PATH only, is the peer of the master.
+func Same(master, file *os.File) error {
+	if err := Check(master); err != nil {
+		return err
+	}
+	peer, err := Peer(master)
 	if err != nil {
 		return err
 	}
-	of, err := stat(master)
+	defer peer.Close()
+	want, err := stat(peer)
 	if err != nil {
 		return err
 	}
-	st, err := stat(peer)
+	got, err := stat(file)
 	if err != nil {
 		return err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFCHR || uint64(st.Rdev) != unix.Mkdev(peerMajor, n) || st.Dev != of.Dev {
-		return &WrongFileError{fmt.Sprintf("terminal %d", n), describe(st)}
+	if got.Mode&unix.S_IFMT != unix.S_IFCHR || got.Rdev != want.Rdev || got.Dev != want.Dev || got.Ino != want.Ino {
+		return &WrongFileError{fmt.Sprintf("the terminal %d:%d", unix.Major(uint64(want.Rdev)), unix.Minor(uint64(want.Rdev))), describe(got)}
 	}
-	return Devpts(peer)
-}
-
-// number is the peer's, in its devpts instance.
-func number(master *os.File) (n uint32, err error) {
-	err = control(master, "ioctl TIOCGPTN", func(fd int) (err error) {
-		n, err = unix.IoctlGetUint32(fd, unix.TIOCGPTN)
-		return err
-	})
-	return n, err
+	return Devpts(file)
 }
 
 func stat(f *os.File) (st unix.Stat_t, err error) {

@@ -74,8 +74,8 @@ func control(file *os.File, what string, f func(fd int) error) error {
 	if err != nil {
 		return err
 	}
-	if e := conn.Control(func(fd uintptr) { err = f(int(fd)) }); e != nil {
-		return e
+	if conn.Control(func(fd uintptr) { err = f(int(fd)) }) != nil { // it has no other error
+		return &os.PathError{Op: what, Path: file.Name(), Err: os.ErrClosed}
 	}
 	if errno, ok := err.(syscall.Errno); ok {
 		return os.NewSyscallError(what, errno)
