@@ -39,8 +39,8 @@
 //
 // # Events
 //
-// A [Watcher] tells of kills for lack of memory, of groups that become empty, of pressure, and more, for any number of groups with one
-// descriptor for waiting and no goroutine.
+// A [Watcher] tells of kills for lack of memory, of groups that become empty, of pressure, and more, for any number of groups by one
+// thread and no goroutine.
 //
 // # Values
 //

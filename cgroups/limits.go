@@ -38,8 +38,10 @@ const (
 // Making a group needs root or a delegated group: see [Limits.Parent].
 type Limits struct {
 	// Parent is the group below which the group is made: a path from the mount point of the hierarchies, "/batch/jobs".
-	// It must exist. "" is the caller's own group ([Own]).
+	// It must exist. "" is the caller's own group ([Own]). Below names it as an open group instead, which must stay open until
+	// the last start.
 	Parent string
+	Below  *Group
 	Name   string // of the group; "" is a fresh one, "caisson-" and a random number
 
 	Memory     int64  // memory.max: bytes; at more, and nothing to reclaim, processes inside are killed

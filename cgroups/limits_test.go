@@ -126,17 +126,34 @@ func TestPIDs(t *testing.T) {
 	s, err := begin(t, bomb, cgroups.Limits{PIDs: 20, CPUs: 0.5})
 	require.NoError(t, err)
 	g := s.group()
-	time.Sleep(300 * time.Millisecond)
-	pids, err := g.Procs()
-	require.NoError(t, err)
-	require.Len(t, pids, 20)
+	require.Len(t, grown(t, g, 20), 20)
 	st, err := g.Stats()
 	require.NoError(t, err)
 	require.EqualValues(t, 20, st.PIDs.Current)
-	require.Greater(t, st.PIDs.Refused, int64(0))
+	require.EqualValues(t, 20, st.PIDs.Peak)
+	require.Eventually(t, func() bool {
+		st, err = g.Stats()
+		require.NoError(t, err)
+		return st.PIDs.Refused > 0
+	}, 5*time.Second, 10*time.Millisecond)
 	require.NoError(t, g.Kill())
 	require.EqualValues(t, plan.Signaled, s.wait().Reason)
 	s.r.Close()
+}
+
+// grown waits until so many processes are in the group.
+func grown(t *testing.T, g *cgroups.Group, want int) (pids []int) {
+	t.Helper()
+	for range 2000 {
+		var err error
+		if pids, err = g.Procs(); len(pids) >= want {
+			return pids
+		}
+		require.NoError(t, err)
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatalf("only %d processes", len(pids))
+	return nil
 }
 
 func TestKill(t *testing.T) {
@@ -144,10 +161,7 @@ func TestKill(t *testing.T) {
 	s, err := begin(t, bomb, cgroups.Limits{PIDs: 300, CPUs: 0.5})
 	require.NoError(t, err)
 	g := s.group()
-	time.Sleep(200 * time.Millisecond)
-	pids, err := g.Procs()
-	require.NoError(t, err)
-	require.Greater(t, len(pids), 10)
+	grown(t, g, 50)
 	require.NoError(t, g.Kill())
 	s.r.Close()
 	require.Equal(t, syscall.SIGKILL, s.wait().Signal)
@@ -268,6 +282,9 @@ func TestIO(t *testing.T) {
 func loop(t *testing.T) string {
 	t.Helper()
 	ctl, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) && exec.Command("modprobe", "loop").Run() == nil {
+		ctl, err = os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		t.Skip("the kernel has no loop devices")
 	}

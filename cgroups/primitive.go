@@ -29,6 +29,9 @@ func (l Limits) apply(p *plan.Plan, h *host) error {
 		if err := checkPath(l.Parent); err != nil {
 			return err
 		}
+		if l.Below != nil {
+			return &LimitError{"Parent", l.Parent, "Below says the same thing"}
+		}
 	}
 	all, err := h.look(0)
 	if err != nil {
@@ -111,9 +114,16 @@ func (s *starter) spans(all layout) layout {
 // aboveIn is the directory of the group above.
 func (s *starter) aboveIn(h *hierarchy) string {
 	above := h.own
-	if s.limits.Parent != "" {
+	switch {
+	case s.limits.Parent != "":
 		above = s.limits.Parent
-	} else if path.Base(above) == Leaf {
+	case s.limits.Below != nil:
+		d := s.limits.Below.at(h.mount)
+		if d == nil {
+			return ""
+		}
+		above = d.path
+	case path.Base(above) == Leaf:
 		above = path.Dir(above)
 	}
 	return path.Join(h.mount, above)
@@ -134,8 +144,11 @@ func (s *starter) parent() (*Group, error) {
 }
 
 func (s *starter) open() (*Group, error) {
-	if s.limits.Parent != "" {
+	switch {
+	case s.limits.Parent != "":
 		return s.host.openPath(s.limits.Parent)
+	case s.limits.Below != nil:
+		return s.limits.Below, nil
 	}
 	return s.host.openOwn()
 }

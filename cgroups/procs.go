@@ -102,7 +102,7 @@ func (g *Group) Add(pid int) error {
 func (g *Group) Move(to *Group) error {
 	for i := range g.dirs {
 		d := &g.dirs[i]
-		target := to.same(d)
+		target := to.at(d.mount)
 		if target == nil {
 			continue
 		}
@@ -113,10 +113,10 @@ func (g *Group) Move(to *Group) error {
 	return nil
 }
 
-// same finds the group's directory in the hierarchy of another group's.
-func (g *Group) same(d *dir) *dir {
+// at finds the group's directory in the hierarchy that is mounted somewhere.
+func (g *Group) at(mount string) *dir {
 	for i := range g.dirs {
-		if g.dirs[i].mount == d.mount {
+		if g.dirs[i].mount == mount {
 			return &g.dirs[i]
 		}
 	}

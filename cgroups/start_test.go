@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"os"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,6 +21,8 @@ type started struct {
 	p *launch.Process
 	q *plan.Plan
 	r *os.File
+
+	ended bool
 }
 
 // begin starts a script.
@@ -41,7 +42,14 @@ func beginPlan(t *testing.T, q *plan.Plan, opt launch.Options, script string) (*
 		r.Close()
 		return nil, err
 	}
-	return &started{t, p, q, r}, nil
+	s := &started{t: t, p: p, q: q, r: r}
+	t.Cleanup(func() { // after a failure
+		if !s.ended {
+			unix.Kill(p.PID, unix.SIGKILL)
+			s.wait()
+		}
+	})
+	return s, nil
 }
 
 // end waits, and gives what was printed and the result.
@@ -56,6 +64,7 @@ func (s *started) end() (string, plan.Result) {
 
 func (s *started) wait() (r plan.Result) {
 	s.t.Helper()
+	s.ended = true
 	var ws unix.WaitStatus
 	_, err := unix.Wait4(s.p.PID, &ws, 0, nil)
 	require.NoError(s.t, err)
@@ -109,11 +118,9 @@ func create(t *testing.T, l cgroups.Limits) *cgroups.Group {
 func TestStart(t *testing.T) {
 	root(t)
 	out, r := run(t, "cat /proc/self/cgroup; head -c 4000000 /dev/zero | tail -c 3000000 >/dev/null", cgroups.Limits{Memory: 64 * cgroups.MiB, PIDs: 10, CPUs: 1})
-	t.Log(out)
 	require.Equal(t, plan.Exited, r.Reason)
 	require.Contains(t, out, "caisson-")
 	require.Greater(t, r.MemoryPeak, int64(1<<20))
 	require.Greater(t, r.CPUTime, time.Duration(0))
 	require.EqualValues(t, 3, r.PIDsPeak)
-	_ = syscall.SIGKILL
 }

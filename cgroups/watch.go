@@ -19,13 +19,13 @@ import (
 // EventKind is what happened to a group.
 type EventKind uint8
 
-// The kinds of events. In version 1 those of memory are there, and PIDsMax (Linux 4.20 or so); with a hierarchy of version 2 beside it, Populated to Thawed
-// too.
+// The kinds of events. A controller of version 1 tells of OOM and OOMKill only; a hierarchy of version 2 without controllers beside
+// it tells of Populated to Thawed.
 const (
 	OOM         EventKind = iota + 1 // the limit of memory was met and nothing could be reclaimed
 	OOMKill                          // processes were killed for lack of memory
-	MemoryOver                       // the limit was met (memory.events max); not in version 1
-	MemorySlow                       // processes were slowed down at MemoryHigh; not in version 1
+	MemoryOver                       // the limit was met (memory.events max)
+	MemorySlow                       // processes were slowed down at MemoryHigh
 	PIDsMax                          // a fork was refused
 	Populated                        // the first process has come into the group or below
 	Empty                            // the last one has ended
@@ -53,13 +53,15 @@ type Event struct {
 	Resource Resource // of UnderStress
 }
 
-// Watcher tells what happens to groups: any number of them, with one epoll(7) descriptor and no goroutine. Events are
-// counted by the kernel, so that several of a kind may come as one.
+// Watcher tells what happens to groups: any number of them, with one epoll(7) descriptor, no goroutine, and one thread while Next waits.
+// Events are counted by the kernel, so that several of a kind may come as one.
 type Watcher struct {
-	f    *os.File
-	turn chan struct{} // held by the Next that waits
+	epoll int
+	wake  int           // an eventfd that ends a wait
+	turn  chan struct{} // held by the Next that waits
 
 	mu      sync.Mutex
+	closed  bool
 	next    int32
 	sources map[int32]*source
 	queue   []Event
@@ -82,25 +84,48 @@ type counter struct {
 }
 
 // Watch makes a watcher. It must be closed.
+//
+// The descriptor is waited for by a thread and not by the runtime's own epoll: looking at one epoll through another takes an event of pressure
+// away before it can be read.
 func Watch() (*Watcher, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, &Error{Op: "watch", Err: err}
 	}
-	unix.SetNonblock(fd, true) // so that the runtime waits for it with its own descriptors, without a thread
-	return &Watcher{f: os.NewFile(uintptr(fd), "epoll"), turn: make(chan struct{}, 1), sources: map[int32]*source{}}, nil
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err == nil {
+		err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN})
+	}
+	if err != nil {
+		unix.Close(epoll)
+		unix.Close(wake)
+		return nil, &Error{Op: "watch", Err: err}
+	}
+	return &Watcher{epoll: epoll, wake: wake, turn: make(chan struct{}, 1), sources: map[int32]*source{}}, nil
 }
 
 // Close ends a Next that waits, with os.ErrClosed. The groups stay open.
 func (w *Watcher) Close() error {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	for id, s := range w.sources {
-		s.close()
-		delete(w.sources, id)
+	if w.closed {
+		w.mu.Unlock()
+		return os.ErrClosed
 	}
-	return w.f.Close()
+	w.closed = true
+	w.rouse()
+	w.mu.Unlock()
+	w.turn <- struct{}{} // the last Next has gone
+	defer func() { <-w.turn }()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id := range w.sources {
+		w.drop(id)
+	}
+	return errors.Join(unix.Close(w.epoll), unix.Close(w.wake))
 }
+
+// rouse ends a wait.
+func (w *Watcher) rouse() { unix.Write(w.wake, []byte{7: 1, 0: 1}) }
 
 func (s *source) close() {
 	if s.read != s.fd {
@@ -122,7 +147,7 @@ func (w *Watcher) Add(g *Group) error {
 		{"pids", "pids.events", []counter{{key: "max", up: PIDsMax}}},
 	} {
 		d, ok := g.dir(f.controller)
-		if !ok || f.controller == "cgroup" && !d.v2 {
+		if !ok || f.controller != "memory" && !d.v2 { // version 1 counts in pids.events, and tells nobody
 			continue
 		}
 		s, err := w.source(g, d, f.file, f.counts)
@@ -202,6 +227,12 @@ func (w *Watcher) AddPressure(g *Group, r Resource, full bool, stall, window tim
 func (w *Watcher) register(added []*source) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.closed {
+		for _, s := range added {
+			s.close()
+		}
+		return &Error{Op: "watch", Err: os.ErrClosed}
+	}
 	for i, s := range added {
 		if err := w.registerOne(s); err != nil {
 			for _, s := range added[i:] {
@@ -224,27 +255,12 @@ func (w *Watcher) registerOne(s *source) error {
 	if s.read != s.fd {
 		events = unix.EPOLLIN
 	}
-	epoll := func(fd int) error {
-		return unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: events, Fd: w.next + 1})
-	}
-	if err := w.with(epoll); err != nil {
+	if err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: events, Fd: w.next + 1}); err != nil {
 		return err
 	}
 	w.next++
 	w.sources[w.next] = s
 	return nil
-}
-
-func (w *Watcher) with(f func(fd int) error) error {
-	raw, err := w.f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var inner error
-	if err := raw.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
-		return err
-	}
-	return inner
 }
 
 // Forget stops watching a group.
@@ -260,7 +276,7 @@ func (w *Watcher) Forget(g *Group) {
 
 func (w *Watcher) drop(id int32) {
 	s := w.sources[id]
-	w.with(func(fd int) error { return unix.EpollCtl(fd, unix.EPOLL_CTL_DEL, s.fd, nil) })
+	unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, s.fd, nil)
 	s.close()
 	delete(w.sources, id)
 }
@@ -275,62 +291,62 @@ func (w *Watcher) Next(ctx context.Context) (Event, error) {
 	}
 	defer w.until(ctx)()
 	for {
-		if e, ok := w.pop(); ok {
-			return e, nil
+		if e, ok, err := w.pop(); ok || err != nil {
+			return e, err
 		}
 		if err := ctx.Err(); err != nil {
 			return Event{}, err
 		}
-		if err := w.wait(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			return Event{}, err
+		if err := w.wait(); err != nil {
+			return Event{}, &Error{Op: "watch", Err: err}
 		}
 	}
 }
 
-// until ends the waiting with the context. The function that it gives makes the watcher fit to wait again.
+// until ends the waiting with the context. The function that it gives returns when the watcher is no longer used for it.
 func (w *Watcher) until(ctx context.Context) func() {
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		w.f.SetReadDeadline(time.Unix(1, 0))
+		w.rouse()
 		close(ended)
 	})
 	return func() {
 		if !stop() {
 			<-ended
-			w.f.SetReadDeadline(time.Time{})
 		}
 	}
 }
 
-func (w *Watcher) pop() (e Event, ok bool) {
+func (w *Watcher) pop() (e Event, ok bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.closed {
+		return e, false, os.ErrClosed
+	}
 	if len(w.queue) == 0 {
-		return e, false
+		return e, false, nil
 	}
 	e, w.queue = w.queue[0], w.queue[1:]
-	return e, true
+	return e, true, nil
 }
 
 // wait sleeps until some file has changed, and reads all that have.
 func (w *Watcher) wait() error {
-	raw, err := w.f.SyscallConn()
-	if err != nil {
+	var ready [64]unix.EpollEvent
+	n, err := unix.EpollWait(w.epoll, ready[:], -1)
+	if err != nil && err != unix.EINTR {
 		return err
 	}
-	var ready [64]unix.EpollEvent
-	return errors.Join(raw.Read(func(fd uintptr) bool {
-		n, err := unix.EpollWait(int(fd), ready[:], 0)
-		if err != nil || n == 0 {
-			return false
-		}
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		for _, e := range ready[:n] {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range ready[:max(n, 0)] {
+		if e.Fd == 0 {
+			unix.Read(w.wake, make([]byte, 8))
+		} else {
 			w.ready(e.Fd)
 		}
-		return true
-	}))
+	}
+	return nil
 }
 
 func (w *Watcher) ready(id int32) {
