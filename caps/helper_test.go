@@ -204,3 +204,5 @@ func golden(t *testing.T, name string, parts ...plan.Primitive) {
 	require.NoError(t, err)
 	require.Equal(t, string(want), b.String())
 }
+
+func buildPlan(parts ...plan.Primitive) *plan.Plan { return plan.Build(parts...) }

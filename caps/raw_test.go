@@ -11,7 +11,21 @@ import (
 	"github.com/caisson-dev/caisson/plan"
 )
 
-func lockThread() { runtime.LockOSThread() }
+// onThread calls f on a thread that ends with it: not the first one, which would stay.
+func onThread(f func()) {
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			onThread(f)
+			runtime.UnlockOSThread()
+			return
+		}
+		f()
+	}()
+	<-done
+}
 
 // thread sets the three sets of the calling thread alone.
 func thread(permitted, effective, inheritable caps.Set) error {

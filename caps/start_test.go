@@ -63,17 +63,13 @@ func parse(t *testing.T, status string) (s caps.State) {
 // CVE-2022-24769, and that is thrown away. What f starts is started by it.
 func inheriting(t *testing.T, s caps.Set, f func()) {
 	t.Helper()
-	done := make(chan error)
-	go func() {
-		// The goroutine stays locked, and the thread ends with it.
-		lockThread()
-		err := inherit(s)
-		if err == nil {
+	var err error
+	onThread(func() {
+		if err = inherit(s); err == nil {
 			f()
 		}
-		done <- err
-	}()
-	require.NoError(t, <-done)
+	})
+	require.NoError(t, err)
 }
 
 // The lesson CVE-2022-29162 and CVE-2022-24769: the inheritable set is empty and the ambient set as asked, for what is started and for

@@ -122,32 +122,28 @@ func ofFile(name string) (State, error) {
 func parseStatus(text string) (State, error) {
 	s := State{Securebits: NotShown}
 	var nnp Set
+	const digits = 16
 	for _, f := range []struct {
-		name string
-		set  *Set
-	}{{"CapInh", &s.Inheritable}, {"CapPrm", &s.Permitted}, {"CapEff", &s.Effective}, {"CapBnd", &s.Bounding},
-		{"CapAmb", &s.Ambient}, {"NoNewPrivs", &nnp}} {
-		line, ok := statusLine(text, f.name)
-		if *f.set, ok = parseMaskIf(ok, line); !ok {
-			return State{}, &reason{fmt.Sprintf("no line %s with a mask", f.name), unix.EINVAL}
+		name   string
+		set    *Set
+		digits int
+	}{{"CapInh", &s.Inheritable, digits}, {"CapPrm", &s.Permitted, digits}, {"CapEff", &s.Effective, digits}, {"CapBnd", &s.Bounding, digits},
+		{"CapAmb", &s.Ambient, digits}, {"NoNewPrivs", &nnp, 1}} {
+		mask, ok := parseMask(statusLine(text, f.name))
+		if !ok || len(statusLine(text, f.name)) != f.digits {
+			return State{}, &reason{fmt.Sprintf("no line %s with %d digits", f.name, f.digits), unix.EINVAL}
 		}
+		*f.set = mask
 	}
 	s.NoNewPrivs = nnp != 0
 	return s, nil
 }
 
-func parseMaskIf(ok bool, digits string) (Set, bool) {
-	if !ok {
-		return 0, false
-	}
-	return parseMask(digits)
-}
-
-// statusLine gives what stands behind a name. The name of the process is escaped by the kernel and holds no line break.
-func statusLine(text, name string) (string, bool) {
-	_, rest, ok := strings.Cut("\n"+text, "\n"+name+":")
+// statusLine gives what stands behind a name, or "". The name of the process is escaped by the kernel and holds no line break.
+func statusLine(text, name string) string {
+	_, rest, _ := strings.Cut("\n"+text, "\n"+name+":")
 	line, _, _ := strings.Cut(rest, "\n")
-	return strings.TrimSpace(line), ok
+	return strings.TrimSpace(line)
 }
 
 func headerBytes(h unix.CapUserHeader) []byte {
