@@ -30,6 +30,7 @@ func (f *field) check() (string, error) {
 		text += strings.Join(ours.child, " ") + "\n"
 	}
 	// How many ranges are closed at first depends on the descriptors that the host happens to have.
+	ours.child, theirs.child = slices.DeleteFunc(ours.child, looks), slices.DeleteFunc(theirs.child, looks)
 	ours.child, theirs.child = slices.CompactFunc(ours.child, bothClose), slices.CompactFunc(theirs.child, bothClose)
 	if !slices.Equal(ours.child, theirs.child) {
 		return text, fmt.Errorf("the children differ:\n  caisson: %s\n  C:       %s", strings.Join(ours.child, " "), strings.Join(theirs.child, " "))
@@ -126,6 +127,9 @@ func split(all []tracedCall, child string) traced {
 	}
 	return t
 }
+
+// looks: how often a child looks for its parent's answer is a matter of chance.
+func looks(call string) bool { return call == "recvfrom" || call == "sched_yield" }
 
 func bothClose(a, b string) bool { return a == b && a == "close_range" }
 

@@ -22,6 +22,7 @@ type source struct {
 	file          *os.File // instead of path
 	recursive     bool
 	slave, shared bool
+	early         bool // anyone can reach it
 	idmap         *os.File
 }
 
@@ -36,7 +37,10 @@ func clone(p *plan.Plan, s source) plan.Arg {
 	if !s.recursive {
 		op = mnt.CloneAt(mnt.CWD(), s.path, 0).Hint(syscall.ENOENT, "what is to be mounted does not exist")
 	}
-	p.Child(plan.Sources, op.Save(tree))
+	if op = op.Save(tree); s.early {
+		op = op.Early()
+	}
+	p.Child(plan.Sources, op)
 	return plan.Saved(tree)
 }
 

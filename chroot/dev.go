@@ -56,7 +56,7 @@ func (d Dev) Apply(p *plan.Plan) error {
 	p.Child(plan.Sources, mnt.New(p, "tmpfs", dev, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_STRICTATIME,
 		mnt.Option{Key: "mode", Value: "755"}, mnt.Option{Key: "size", Value: "65536k"})...)
 	p.Child(plan.Sources, mnt.New(p, "tmpfs", shm, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC,
-		mnt.Option{Key: "mode", Value: "1777"}, mnt.Option{Key: "size", Value: shmSize})...)
+		mnt.Option{Key: "size", Value: shmSize})...) // tmpfs has mode 1777 by itself
 	p.Child(plan.Sources, mnt.Mkdir(dev, "pts", 0o755), mnt.Mkdir(dev, "shm", 0o1777))
 	for _, l := range links {
 		p.Child(plan.Sources, mnt.Symlink(dev, l[0], l[1]))
@@ -95,9 +95,9 @@ func (d Dev) nodes() (selected []node, err error) {
 	return selected, nil
 }
 
-// ptsOptions: group 5 is tty on every distribution, but may have no place in a user namespace.
+// ptsOptions: each devpts is an instance of its own since Linux 4.7. Group 5 is tty on every distribution, but may have no place in a user namespace.
 func ptsOptions(user bool) []mnt.Option {
-	o := []mnt.Option{{Key: "newinstance"}, {Key: "ptmxmode", Value: "0666"}, {Key: "mode", Value: "0620"}}
+	o := []mnt.Option{{Key: "ptmxmode", Value: "0666"}, {Key: "mode", Value: "0620"}}
 	if !user {
 		o = append(o, mnt.Option{Key: "gid", Value: "5"})
 	}
@@ -114,7 +114,7 @@ func (n node) record(p *plan.Plan, dev plan.Slot, make bool) {
 	host := p.Slot()
 	p.Child(plan.Sources,
 		plan.Call("mknodat", unix.SYS_MKNODAT, plan.Saved(dev), plan.Str(n.name), plan.Number(unix.S_IFREG|0o666, "S_IFREG|0666"), plan.Int(0)),
-		mnt.Clone("/dev/"+n.name).Save(host))
+		mnt.Clone("/dev/"+n.name).Save(host).Early())
 	p.Child(plan.Mounts, mnt.AttachAt(plan.Saved(host), plan.Saved(dev), n.name))
 }
 

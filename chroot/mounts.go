@@ -56,11 +56,10 @@ func (t Tmpfs) options() ([]mnt.Option, error) {
 	if bad := t.Mode &^ (os.ModePerm | os.ModeSticky); bad != 0 {
 		return nil, fmt.Errorf("mode %v of a directory: %w", t.Mode, syscall.EINVAL)
 	}
-	mode := modeBits(t.Mode)
-	if t.Mode == 0 {
-		mode = 0o1777
+	var options []mnt.Option
+	if t.Mode != 0 { // without it the kernel takes 1777
+		options = append(options, mnt.Option{Key: "mode", Value: strconv.FormatUint(uint64(modeBits(t.Mode)), 8)})
 	}
-	options := []mnt.Option{{Key: "mode", Value: strconv.FormatUint(uint64(mode), 8)}}
 	if t.Size > 0 {
 		options = append(options, mnt.Option{Key: "size", Value: strconv.FormatInt(t.Size, 10)})
 	}

@@ -30,7 +30,7 @@ type Host struct {
 // Apply implements plan.Primitive.
 func (h Host) Apply(p *plan.Plan) error {
 	return pivot(p, "/", h.Propagation, func(tree plan.Arg) []plan.Op {
-		return []plan.Op{mnt.SetAttrOf(tree, true, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, 0)}
+		return []plan.Op{mnt.SetAttrOf(tree, true, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, 0).Early()}
 	})
 }
 
@@ -120,7 +120,7 @@ func pivot(p *plan.Plan, dir string, kind Propagation, attributes func(tree plan
 		return err
 	}
 	private(p)
-	tree := clone(p, source{path: dir, recursive: true, slave: kind == Slave})
+	tree := clone(p, source{path: dir, recursive: true, slave: kind == Slave, early: dir == "/"})
 	p.Child(plan.Sources, attributes(tree)...)
 	p.Late(func() error { // after what is copied while the host's tree is still there
 		viewOf(p).rooted = true
@@ -156,7 +156,7 @@ func private(p *plan.Plan) {
 	p.Claim(begun)
 	p.Clone(unix.CLONE_NEWNS)
 	umask := p.Slot()
-	p.Child(plan.Sources, mnt.Private(), plan.Call("umask", unix.SYS_UMASK, plan.Octal(0)).Save(umask))
+	p.Child(plan.Sources, mnt.Private().Early(), plan.Call("umask", unix.SYS_UMASK, plan.Octal(0)).Save(umask))
 	p.Late(func() error {
 		p.Child(plan.Seal, plan.Call("umask", unix.SYS_UMASK, plan.Saved(umask)))
 		return needsRoot(p)

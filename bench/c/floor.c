@@ -113,10 +113,9 @@ static const struct node {
 enum { NODES = sizeof nodes / sizeof *nodes };
 
 static const struct option dev_options[] = {{"mode", "755"}, {"size", "65536k"}, {}};
-static const struct option shm_options[] = {{"mode", "1777"}, {"size", "65536k"}, {}};
-static const struct option tmp_options[] = {{"mode", "1777"}, {}};
-static const struct option pts_options[] = {{"newinstance"}, {"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}, {}};
-static const struct option pts_user[] = {{"newinstance"}, {"ptmxmode", "0666"}, {"mode", "0620"}, {}};
+static const struct option shm_options[] = {{"size", "65536k"}, {}};
+static const struct option pts_options[] = {{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}, {}};
+static const struct option pts_user[] = {{"ptmxmode", "0666"}, {"mode", "0620"}, {}};
 static const char *const links[][2] = {{"/proc/self/fd", "fd"},
 				       {"/proc/self/fd/0", "stdin"},
 				       {"/proc/self/fd/1", "stdout"},
@@ -127,12 +126,20 @@ struct mounts {
 	int root, proc, dev, shm, tmp, pts, node[NODES];
 };
 
+// early is what needs no ids: the parent writes them meanwhile.
+static void early(struct start *s, struct mounts *m)
+{
+	struct mount_attr ro = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
+	CALL(mount, NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
+	m->root = tree(s, "/");
+	CALL(mount_setattr, m->root, "", RECURSIVE | AT_EMPTY_PATH, &ro, sizeof ro);
+	for (int i = 0; s->user && i < NODES; i++)
+		m->node[i] = tree(s, nodes[i].path);
+}
+
 // sources makes what will be mounted, while paths are still those of the host.
 static void sources(struct start *s, struct mounts *m)
 {
-	struct mount_attr ro = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
-	m->root = tree(s, "/");
-	CALL(mount_setattr, m->root, "", RECURSIVE | AT_EMPTY_PATH, &ro, sizeof ro);
 	m->proc = fresh(s, "proc", NULL, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
 	m->dev = fresh(s, "tmpfs", dev_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_STRICTATIME);
 	m->shm = fresh(s, "tmpfs", shm_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
@@ -140,7 +147,7 @@ static void sources(struct start *s, struct mounts *m)
 	CALL(mkdirat, m->dev, "shm", 01777);
 	for (int i = 0; i < 5; i++)
 		CALL(symlinkat, links[i][0], m->dev, links[i][1]);
-	m->tmp = fresh(s, "tmpfs", tmp_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+	m->tmp = fresh(s, "tmpfs", NULL, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
 	m->pts = fresh(s, "devpts", s->user ? pts_user : pts_options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
 	for (int i = 0; i < NODES; i++) {
 		const struct node *n = &nodes[i];
@@ -149,7 +156,6 @@ static void sources(struct start *s, struct mounts *m)
 			continue;
 		}
 		CALL(mknodat, m->dev, n->name, S_IFREG | 0666, 0);
-		m->node[i] = tree(s, n->path);
 	}
 }
 
@@ -176,11 +182,15 @@ static void targets(struct start *s, struct mounts *m)
 		attach(s, m->node[i], nodes[i].path, 0);
 }
 
-// await_maps tells the parent that the child is there and waits for its id maps.
+// await_maps waits for the id maps, some times without sleeping.
 static void await_maps(struct start *s)
 {
 	char b = 0;
-	CALL(write, s->sock[1], &b, 1);
+	for (int i = 0; i < 100; i++) {
+		if (syscall(SYS_recvfrom, s->sock[1], &b, 1, MSG_DONTWAIT | MSG_PEEK, NULL, NULL) >= 0)
+			break;
+		syscall(SYS_sched_yield);
+	}
 	if (CALL(read, s->sock[1], &b, 1) == 0)
 		syscall(SYS_exit_group, 253);
 }
@@ -223,12 +233,14 @@ static void isolate(struct start *s)
 {
 	struct mounts m;
 	int fds[4] = {s->null[0], s->null[1], s->null[2], s->sock[1]};
+	if (s->user)
+		CALL(write, s->sock[1], "", 1); // the parent is told at once
 	keep(s, fds, s->user ? 4 : 3);
+	early(s, &m);
 	if (s->user) {
 		await_maps(s);
 		become_root(s);
 	}
-	CALL(mount, NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
 	int umask = CALL(umask, 0);
 	sources(s, &m);
 	change_root(s, m.root);
