@@ -134,6 +134,10 @@ func descriptors(t testing.TB) (all []string) {
 // unchanged checks at the end of the test that as many descriptors are open as before, and as many goroutines live.
 func unchanged(t testing.TB) {
 	t.Helper()
+	r, w, err := os.Pipe() // the runtime opens what it polls with
+	require.NoError(t, err)
+	r.Close()
+	w.Close()
 	before, routines := descriptors(t), runtime.NumGoroutine()
 	t.Cleanup(func() {
 		for range 500 {
@@ -189,3 +193,26 @@ var user = plan.Func(func(p *plan.Plan) error {
 	}})
 	return nil
 })
+
+func startCommand(t testing.TB, cmd *plan.Command, parts ...plan.Primitive) *launch.Process {
+	t.Helper()
+	p, err := launch.Start(context.Background(), plan.Build(parts...), cmd, launch.Options{})
+	require.NoError(t, err)
+	return p
+}
+
+// ended waits for the end of a process; one that takes too long is killed.
+func ended(t testing.TB, p *launch.Process) unix.WaitStatus {
+	t.Helper()
+	stop := time.AfterFunc(20*time.Second, func() { unix.PidfdSendSignal(int(p.PIDFD.Fd()), unix.SIGKILL, nil, 0) })
+	var ws unix.WaitStatus
+	for {
+		if _, err := unix.Wait4(p.PID, &ws, 0, nil); err != unix.EINTR {
+			require.NoError(t, err)
+			break
+		}
+	}
+	stop.Stop()
+	require.NoError(t, p.Release())
+	return ws
+}
