@@ -115,6 +115,7 @@ func TestTake(t *testing.T) {
 			require.Equal(t, "6\n", string(must(io.ReadAll(r))), "%s %+v", name, opt)
 			r.Close()
 			require.Zero(t, ended(t, p))
+			require.Equal(t, 1, must(unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)), "the host stays undumpable: %s %+v", name, opt)
 		}
 	}
 	require.Equal(t, 1, must(unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)), "the host stays undumpable")

@@ -171,6 +171,7 @@ func asUser(t *testing.T) bool {
 	c.Env = append(os.Environ(), "TMPDIR=/tmp")
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := c.CombinedOutput()
+	unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) // os/exec leaves it cleared
 	require.NoError(t, err, string(out))
 	if bytes.Contains(out, []byte("--- SKIP")) {
 		t.Skip(string(out))
