@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -61,11 +62,10 @@ func (m Mask) Apply(p *plan.Plan) error {
 	}
 	private(p)
 	v := viewOf(p)
-	for _, name := range m {
-		kind, known := hostKind(name)
-		if err := v.mask(p, name, kind, known); err != nil {
-			return err
-		}
+	first := len(v.masked) == 0
+	v.masked = append(v.masked, m...)
+	if first && len(m) > 0 {
+		p.Late(func() error { return v.maskAll(p) })
 	}
 	return nil
 }
@@ -83,75 +83,92 @@ func hostKind(name string) (mode fs.FileMode, known bool) {
 	return st.Mode().Type(), true
 }
 
-const (
-	emptyFile = "file"
-	emptyDir  = "dir"
-)
+// empty is where the copies of the empty file, or directory, come from.
+type empty struct {
+	name string
+	seed *plan.Slot // a copy that is attached first: what is attached can be copied
+}
 
-// emptyCopy makes a fresh copy of the empty file or directory.
-func (v *view) emptyCopy(p *plan.Plan, which string) (plan.Arg, error) {
+// source gives a copy of the file or directory, and the calls that make it. Copies that are made for nothing are dear: the kernel waits for
+// all processors when it closes one (dissolve_on_fput). So they are made from the seed once that is attached, when it is known that they are needed.
+func (e *empty) source(p *plan.Plan, store plan.Slot) (plan.Slot, []plan.Op) {
+	c := p.Slot()
+	if e.seed != nil {
+		return c, []plan.Op{mnt.CloneAt(plan.Saved(*e.seed), "", 0).Save(c).
+			Hint(syscall.EINVAL, "the first path to be masked has vanished since the plan was made")}
+	}
+	p.Child(plan.Root, mnt.CloneAt(plan.Saved(store), e.name, unix.AT_SYMLINK_NOFOLLOW).Save(c))
+	return c, nil
+}
+
+// maskAll covers all paths that are to be masked, when it is known which mounts there are. Those come first of which it is known what
+// they are.
+func (v *view) maskAll(p *plan.Plan) error {
 	store, err := v.store(p, &v.masks, func(s plan.Slot) {
 		p.Child(plan.Sources,
-			plan.Call("mknodat", unix.SYS_MKNODAT, plan.Saved(s), plan.Str(emptyFile), plan.Number(unix.S_IFREG|0o444, "S_IFREG|0444"), plan.Int(0)),
-			mnt.Mkdir(s, emptyDir, 0o555),
+			plan.Call("mknodat", unix.SYS_MKNODAT, plan.Saved(s), plan.Str("file"), plan.Number(unix.S_IFREG|0o444, "S_IFREG|0444"), plan.Int(0)),
+			mnt.Mkdir(s, "dir", 0o555),
 			mnt.SetAttr(s, false, unix.MOUNT_ATTR_RDONLY, 0))
 	})
 	if err != nil {
-		return plan.Arg{}, err
-	}
-	c := p.Slot()
-	p.Child(plan.Root, mnt.CloneAt(plan.Saved(store), which, unix.AT_SYMLINK_NOFOLLOW).Save(c))
-	return plan.Saved(c), nil
-}
-
-// mask covers name. In the file systems of the kernel it is known beforehand what is there, and if that should turn out to be wrong the start
-// fails; elsewhere the child looks.
-func (v *view) mask(p *plan.Plan, name string, kind fs.FileMode, known bool) error {
-	var f, d plan.Arg
-	var err, err2 error
-	if !known || !kind.IsDir() {
-		f, err = v.emptyCopy(p, emptyFile)
-	}
-	if !known || kind.IsDir() {
-		d, err2 = v.emptyCopy(p, emptyDir)
-	}
-	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
-	p.Late(func() error { // when it is known which mounts there are
-		dir, rest, own := v.find(name)
+	file, dir := &empty{name: "file"}, &empty{name: "dir"}
+	var unknown []string
+	for _, name := range v.masked {
+		kind, known := v.ownKind(name)
 		switch {
-		case own && known && kind.IsDir():
-			p.Child(plan.Seal, coverKnown(d, dir, rest))
-		case own && known:
-			p.Child(plan.Seal, coverKnown(f, dir, rest))
-		case known && kind.IsDir():
-			p.Child(plan.Seal, coverUnknown(p, d, d, dir, rest, resolveFor(name, own))...)
-		case known:
-			p.Child(plan.Seal, coverUnknown(p, f, f, dir, rest, resolveFor(name, own))...)
+		case !known:
+			unknown = append(unknown, name)
+		case kind.IsDir():
+			v.maskKnown(p, store, dir, name)
 		default:
-			p.Child(plan.Seal, coverUnknown(p, f, d, dir, rest, resolveFor(name, own))...)
+			v.maskKnown(p, store, file, name)
 		}
-		return nil
-	})
+	}
+	for _, name := range unknown {
+		at, rest, own := v.find(name)
+		f, makeFile := file.source(p, store)
+		d, makeDir := dir.source(p, store)
+		p.Child(plan.Seal, coverUnknown(p, makeFile, makeDir, at, rest, resolveFor(name, own), f, d)...)
+	}
 	return nil
 }
 
-// coverKnown covers what is there in one call. Nobody can replace names in a file system of the kernel's.
-func coverKnown(empty, dir plan.Arg, name string) plan.Op {
-	return mnt.AttachAt(empty, dir, name).Tolerate(syscall.ENOENT)
+// ownKind tells what a path in the sandbox's own /proc or /sys is.
+func (v *view) ownKind(name string) (mode fs.FileMode, known bool) {
+	if _, _, own := v.find(name); !own || v.pidOnly && strings.HasPrefix(name, "/proc/") {
+		return 0, false
+	}
+	return hostKind(name)
+}
+
+// maskKnown covers what is there in one call: nobody can replace names in a file system of the kernel's. The first copy has to find its
+// place, since the others are made from it.
+func (v *view) maskKnown(p *plan.Plan, store plan.Slot, e *empty, name string) {
+	at, rest, _ := v.find(name)
+	c, ops := e.source(p, store)
+	attach := mnt.AttachAt(plan.Saved(c), at, rest)
+	if e.seed == nil {
+		e.seed = &c
+		attach = attach.Hint(syscall.ENOENT, "the path has vanished since the plan was made")
+	} else {
+		attach = attach.Tolerate(syscall.ENOENT)
+	}
+	p.Child(plan.Seal, append(ops, attach)...)
 }
 
 // coverUnknown opens what is there, so that it cannot be exchanged, and asks whether it is a directory.
-func coverUnknown(p *plan.Plan, file, dir, at plan.Arg, name string, resolve uint64) []plan.Op {
+func coverUnknown(p *plan.Plan, file, dir []plan.Op, at plan.Arg, name string, resolve uint64, f, d plan.Slot) []plan.Op {
 	t := p.Slot()
-	return []plan.Op{
-		mnt.OpenPath(at, name, 0, resolve).Save(t).Tolerate(syscall.ENOENT).Skip(4).Hint(syscall.ELOOP, linkHint),
-		mnt.OpenPath(plan.Saved(t), ".", unix.O_DIRECTORY, 0).Tolerate(syscall.ENOTDIR).Skip(2),
-		mnt.AttachAt(dir, plan.Saved(t), ""),
-		plan.Call("close", unix.SYS_CLOSE, plan.Int(-1)).Tolerate(syscall.EBADF).Skip(1), // go on behind the file
-		mnt.AttachAt(file, plan.Saved(t), ""),
+	file = append(file, mnt.AttachAt(plan.Saved(f), plan.Saved(t), ""))
+	dir = append(dir, mnt.AttachAt(plan.Saved(d), plan.Saved(t), ""),
+		plan.Call("close", unix.SYS_CLOSE, plan.Int(-1)).Tolerate(syscall.EBADF).Skip(len(file))) // go on behind the file
+	look := []plan.Op{
+		mnt.OpenPath(at, name, 0, resolve).Save(t).Tolerate(syscall.ENOENT).Skip(1+len(dir)+len(file)).Hint(syscall.ELOOP, linkHint),
+		mnt.OpenPath(plan.Saved(t), ".", unix.O_DIRECTORY, 0).Tolerate(syscall.ENOTDIR).Skip(len(dir)),
 	}
+	return slices.Concat(look, dir, file)
 }
 
 const linkHint = "a symbolic link in /proc or /sys, a loop of links, or a way through /proc/PID/fd or the like"
@@ -174,8 +191,7 @@ func (r ReadOnly) Apply(p *plan.Plan) error {
 	p.Late(func() error {
 		for _, name := range r {
 			dir, rest, own := v.find(name)
-			_, known := hostKind(name)
-			if own && known {
+			if _, known := v.ownKind(name); known {
 				p.Child(plan.Seal, sealKnown(p, dir, rest)...)
 			} else {
 				p.Child(plan.Seal, sealUnknown(p, dir, rest, resolveFor(name, own))...)

@@ -117,7 +117,9 @@ func (r Proc) Apply(p *plan.Plan) error {
 	ops[last] = ops[last].Hint(syscall.EPERM, "without privilege /proc needs namespaces.PID, and a host whose /proc is not covered in parts")
 	p.Child(plan.Sources, ops...)
 	p.Child(plan.Mounts, makeDir("/proc"), mnt.Attach(m, "/proc"))
-	viewOf(p).put("/proc", m)
+	v := viewOf(p)
+	v.put("/proc", m)
+	v.pidOnly = r.PIDOnly
 	return nil
 }
 

@@ -84,14 +84,12 @@ func (c Chroot) Apply(p *plan.Plan) error {
 	if err := p.Claim(plan.RootDir); err != nil {
 		return err
 	}
-	p.Late(func() error {
-		viewOf(p).rooted = true
+	change(p, func() {
 		p.Child(plan.Root,
 			plan.Call("chroot", unix.SYS_CHROOT, plan.Str(c.Dir)).
 				Hint(syscall.EPERM, "needs CAP_SYS_CHROOT, or namespaces.User").
 				Hint(syscall.ENOTDIR, "the root is not a directory"),
 			plan.Call("chdir", unix.SYS_CHDIR, plan.Str("/")))
-		return nil
 	})
 	return nil
 }
@@ -122,15 +120,26 @@ func pivot(p *plan.Plan, dir string, kind Propagation, attributes func(tree plan
 	private(p)
 	tree := clone(p, source{path: dir, recursive: true, slave: kind == Slave, early: dir == "/"})
 	p.Child(plan.Sources, attributes(tree)...)
-	p.Late(func() error { // after what is copied while the host's tree is still there
-		viewOf(p).rooted = true
+	change(p, func() {
 		p.Child(plan.Root, enter(tree)...)
 		if kind == Shared {
 			p.Child(plan.Seal, makeShared())
 		}
-		return nil
 	})
 	return nil
+}
+
+// change records the change of the root by f, after what others copy while the host's tree is still there: also those that do so
+// in a late decision.
+func change(p *plan.Plan, f func()) {
+	p.Late(func() error {
+		p.Late(func() error {
+			viewOf(p).rooted = true
+			f()
+			return nil
+		})
+		return nil
+	})
 }
 
 func enter(tree plan.Arg) []plan.Op {

@@ -398,4 +398,3 @@ func hostState(t *testing.T) string {
 	require.NoError(t, err)
 	return fmt.Sprintf("%s %d descriptors", b, len(fds))
 }
-

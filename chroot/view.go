@@ -22,6 +22,8 @@ type view struct {
 	own map[string]plan.Slot
 
 	masks, files *plan.Slot // file systems with the sources of masks and files
+	masked       []string   // all paths of the masks
+	pidOnly      bool       // /proc shows processes only
 	rooted       bool       // the calls that change the root have been recorded
 }
 

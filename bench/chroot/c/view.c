@@ -113,7 +113,7 @@ static void look(struct mask *m, int n)
 }
 
 struct view {
-	int root, proc, dev, shm, pts, mqueue, sys, cgroup, masks, copy[N(masks)][2], v1[32];
+	int root, proc, dev, shm, pts, mqueue, sys, cgroup, masks, seed[2], v1[32];
 };
 
 static void sources(struct view *v)
@@ -158,12 +158,18 @@ static int copy(int dir, const char *name)
 static void copies(struct view *v)
 {
 	must(attach(v->masks, AT_FDCWD, "/proc"), "move_mount");
-	for (int i = 0; i < N(masks); i++) {
-		if (masks[i].kind != 'd')
-			v->copy[i][0] = copy(v->masks, "file");
-		if (masks[i].kind != 'f')
-			v->copy[i][1] = copy(v->masks, "dir");
-	}
+	v->seed[0] = copy(v->masks, "file");
+	v->seed[1] = copy(v->masks, "dir");
+}
+
+// cover masks what is there; the first of each kind with the seed, the others with copies of it.
+static void cover(struct view *v, struct mask *m, int *used)
+{
+	int kind = m->kind == 'd', c = v->seed[kind];
+	if (*used)
+		c = CALL(open_tree, c, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+	*used = 1;
+	must(attach(c, m->sys ? v->sys : v->proc, m->name), "move_mount");
 }
 
 static void targets(struct view *v)
@@ -195,13 +201,13 @@ static void seal(struct view *v)
 	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS};
 	if (version == 1)
 		CALL(mount_setattr, v->cgroup, "", AT_EMPTY_PATH, &ro, sizeof ro);
-	for (int i = 0; i < N(masks); i++) {
-		int dir = masks[i].sys ? v->sys : v->proc;
+	int used[2] = {};
+	for (int i = 0; i < N(masks); i++)
 		if (masks[i].kind)
-			must(attach(v->copy[i][masks[i].kind == 'd'], dir, masks[i].name), "move_mount");
-		else if (syscall(SYS_openat2, dir, masks[i].name, &how, sizeof how) >= 0 || errno != ENOENT)
-			fail("openat2"); // nothing is there on this machine
-	}
+			cover(v, &masks[i], &used[masks[i].kind == 'd']);
+	for (int i = 0; i < N(masks); i++) // nothing is there on this machine
+		if (!masks[i].kind && (syscall(SYS_openat2, masks[i].sys ? v->sys : v->proc, masks[i].name, &how, sizeof how) >= 0 || errno != ENOENT))
+			fail("openat2");
 	for (int i = 0; i < N(sealed); i++) {
 		if (!sealed[i].kind) {
 			if (syscall(SYS_openat2, v->proc, sealed[i].name, &how, sizeof how) >= 0)
