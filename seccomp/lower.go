@@ -51,7 +51,7 @@ type ruleFor struct {
 	explicit bool // by its own name, not that of a group
 	branches []branch
 	rule     int
-	action   Action
+	through  bool // by way of a multiplexer
 }
 
 func (l *lowering) add(index int, r Rule) {
@@ -62,21 +62,22 @@ func (l *lowering) add(index int, r Rule) {
 		}
 		for _, k := range expand(name) {
 			if nr := k.number(l.arch); nr >= 0 {
-				l.put(uint32(nr), ruleFor{k, explicit, r.resolve(k, l.arch, index), index, r.Action})
+				l.put(uint32(nr), ruleFor{call: k, explicit: explicit, branches: r.resolve(k, l.arch, index), rule: index})
 			}
 		}
 	}
 	for _, nr := range r.Numbers {
 		k := l.arch.byNumber(nr)
-		l.put(uint32(nr), ruleFor{k, true, r.resolve(k, l.arch, index), index, r.Action})
+		l.put(uint32(nr), ruleFor{call: k, explicit: true, branches: r.resolve(k, l.arch, index), rule: index})
 	}
 }
 
 // put drops what a rule says twice about a call.
 func (l *lowering) put(nr uint32, r ruleFor) {
 	list := l.rules[nr]
-	if n := len(list); n > 0 && list[n-1].rule == r.rule {
-		list[n-1].explicit = list[n-1].explicit || r.explicit
+	i := slices.IndexFunc(list, func(o ruleFor) bool { return o.rule == r.rule && !o.through })
+	if i >= 0 {
+		list[i].explicit = list[i].explicit || r.explicit
 		return
 	}
 	l.rules[nr] = append(list, r)

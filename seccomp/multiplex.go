@@ -43,7 +43,7 @@ func (l *lowering) through(m multiplexer, k *call, nr uint32) {
 			continue
 		}
 		b.when = []match{Condition{Arg: 0, Op: MaskedEqual, Mask: m.mask, Value: uint64(n)}.resolve(k, l.arch)}
-		before = append(before, ruleFor{k, false, []branch{b}, b.rule, b.action})
+		before = append(before, ruleFor{call: k, branches: []branch{b}, rule: b.rule, through: true})
 	}
 	if len(before)+len(own) > 0 {
 		l.rules[nr] = slices.Concat(before, own)
@@ -61,7 +61,7 @@ func (l *lowering) named(name string) (found []ruleFor) {
 			continue
 		}
 		if slices.ContainsFunc(r.Names, func(n string) bool { return slices.Contains(expand(n), k) }) {
-			found = append(found, ruleFor{call: k, branches: r.resolve(k, l.arch, i), rule: i, action: r.Action})
+			found = append(found, ruleFor{call: k, branches: r.resolve(k, l.arch, i), rule: i})
 		}
 	}
 	return found
@@ -94,7 +94,8 @@ func (l *lowering) apart(index int, name string, r Rule) {
 		nr := k.number(l.arch)
 		for n, of := range m.calls {
 			if of == name && of != "" && nr >= 0 {
-				l.rules[uint32(nr)] = append(l.rules[uint32(nr)], ruleFor{k, false, r.onlyFirst(uint64(n)).resolve(k, l.arch, index), index, r.Action})
+				own := ruleFor{call: k, branches: r.onlyFirst(uint64(n)).resolve(k, l.arch, index), rule: index, through: true}
+				l.rules[uint32(nr)] = append(l.rules[uint32(nr)], own)
 			}
 		}
 	}
