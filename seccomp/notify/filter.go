@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson/plan"
+	"github.com/caisson-dev/caisson/seccomp"
 )
 
 // Filter is the part of a sandbox that installs a filter in the command and lets a supervisor answer the calls for which the
@@ -23,7 +24,8 @@ import (
 //
 // No_new_privs is set, so that no privilege is needed. First kernel: 5.19.
 type Filter struct {
-	// Program is the filter: a *[seccomp.Program], or [Raw].
+	// Program is the filter: a *[seccomp.Program], of which is checked that the command can be started under it, or [Raw], of which
+	// nothing is.
 	Program Program
 
 	// Handler answers. It may be nil if the program itself notifies of nothing, which makes sense with ReportKills only.
@@ -44,8 +46,8 @@ type Filter struct {
 	// the filter is left.
 	Supervisor *Supervisor
 
-	// NewPrivs leaves no_new_privs alone: set-user-ID programs work. Needs CAP_SYS_ADMIN, which a user namespace gives inside.
-	NewPrivs bool
+	// AllowNewPrivileges leaves no_new_privs unset, as in [seccomp.Filter]. Needs CAP_SYS_ADMIN, which a user namespace gives inside.
+	AllowNewPrivileges bool
 
 	// Interruptible lets signals interrupt a call that a handler is answering (it fails with EINTR or is made again), as kernels before
 	// 5.19 always do. A handler may then be asked twice for the same, and cannot know whether the target has seen its answer.
@@ -70,10 +72,8 @@ func (f Filter) Apply(p *plan.Plan) error {
 	if err := f.check(code); err != nil {
 		return err
 	}
-	if f.NewPrivs {
-		p.NeedAdmin()
-	} else {
-		p.NoNewPrivs()
+	if err := f.prepare(p); err != nil {
+		return err
 	}
 	shown := code
 	if f.ReportKills {
@@ -84,6 +84,18 @@ func (f Filter) Apply(p *plan.Plan) error {
 		return f.serve(listener, f.handler(code, run, p.Has(plan.InitProg)))
 	})
 	return p.Claim("seccomp listener")
+}
+
+func (f Filter) prepare(p *plan.Plan) error {
+	if program, ok := f.Program.(*seccomp.Program); ok {
+		return seccomp.Filter{Program: program, AllowNewPrivileges: f.AllowNewPrivileges}.Prepare(p)
+	}
+	if f.AllowNewPrivileges {
+		p.NeedAdmin()
+	} else {
+		p.NoNewPrivs()
+	}
+	return nil
 }
 
 func (f Filter) check(code []unix.SockFilter) error {
@@ -131,7 +143,7 @@ func (f Filter) install(code []unix.SockFilter) plan.Op {
 		plan.Flags(flags, flagNames), program(code)).
 		Hint(syscall.EINVAL, needs).
 		Hint(syscall.EBUSY, "a filter that is in force already has a listener; there can be only one").
-		Hint(syscall.EACCES, "needs CAP_SYS_ADMIN, because Filter.NewPrivs leaves no_new_privs alone")
+		Hint(syscall.EACCES, "needs CAP_SYS_ADMIN, because Filter.AllowNewPrivileges leaves no_new_privs alone")
 }
 
 // program is struct sock_fprog.

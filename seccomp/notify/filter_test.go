@@ -43,14 +43,14 @@ func init() {
 
 func TestPlan(t *testing.T) {
 	f := notify.Filter{Program: onGetppid, Handler: always(notify.Continue())}
-	for _, f := range []notify.Filter{f, {Program: onGetppid, Handler: f.Handler, NewPrivs: true}, {Program: onGetppid, Handler: f.Handler, Interruptible: true},
+	for _, f := range []notify.Filter{f, {Program: onGetppid, Handler: f.Handler, AllowNewPrivileges: true}, {Program: onGetppid, Handler: f.Handler, Interruptible: true},
 		{Program: when(kills, 1), ReportKills: true}, {}} {
 		plantest.Check(t, f)
 	}
 	text := plan.Build(f).String()
 	require.Contains(t, text, "seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER|SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, {4 instructions})")
 	require.Contains(t, text, "PR_SET_NO_NEW_PRIVS")
-	f.NewPrivs, f.Interruptible = true, true
+	f.AllowNewPrivileges, f.Interruptible = true, true
 	text = plan.Build(f).String()
 	require.NotContains(t, text, "PR_SET_NO_NEW_PRIVS")
 	require.NotContains(t, text, "WAIT_KILLABLE")
@@ -124,7 +124,7 @@ func TestTake(t *testing.T) {
 // TestTakeNewPrivs: without no_new_privs the filter needs CAP_SYS_ADMIN; the refusal says so.
 func TestTakeNewPrivs(t *testing.T) {
 	asUser(t)
-	f := notify.Filter{Program: onGetppid, Handler: always(notify.Return(6)), NewPrivs: true}
+	f := notify.Filter{Program: onGetppid, Handler: always(notify.Return(6)), AllowNewPrivileges: true}
 	out, _, err := start(t, launch.Options{}, []plan.Primitive{f}, "getppid")
 	if os.Geteuid() != 0 {
 		require.ErrorIs(t, err, syscall.EACCES)
