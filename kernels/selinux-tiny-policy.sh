@@ -16,9 +16,11 @@ process="transition dyntransition signal ptrace"
 
 # Classes and permissions that are not listed here are allowed.
 classes() {
-	echo "(handleunknown allow)(mls true)(policycap open_perms)"
+	echo "(handleunknown allow)(mls true)(policycap open_perms)(policycap nnp_nosuid_transition)"
 	echo "(class process ($process))(class file ($file))(class dir ($dir))(class sock_file (write))"
-	echo "(classorder (process file dir sock_file))"
+	# What has no class cannot be relabelled. That these have one, with a permission that is never asked, is enough.
+	echo "(class lnk_file (mounton))(class fifo_file (mounton))"
+	echo "(classorder (process file dir sock_file lnk_file fifo_file))"
 	for s in $sids; do echo "(sid $s)"; done
 	echo "(sidorder ($(echo $sids)))"
 }

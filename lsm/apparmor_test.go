@@ -3,6 +3,7 @@ package lsm_test
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -128,43 +129,51 @@ func withUser(p *plan.Plan) error {
 // joined executes the script as a further command in a running sandbox.
 func joined(t *testing.T, script string, label plan.Primitive) string {
 	t.Helper()
-	p := plan.Build(plan.Func(isolated), chroot.Host{}, chroot.Proc{}, label)
+	out, err := tryJoined(t, script, label)
+	require.NoError(t, err)
+	return out
+}
+
+func tryJoined(t *testing.T, script string, label plan.Primitive) (string, error) {
+	t.Helper()
+	p := plan.Build(plan.Func(isolated), chroot.Pivot{Dir: "/"}, label)
 	cmd := &plan.Command{Candidates: []string{"/bin/sleep"}, Args: []string{"sleep", "100"}, Files: []*os.File{nil, nil, nil}}
 	first, err := launch.Start(context.Background(), p, cmd, launch.Options{})
-	require.NoError(t, err)
+	if err != nil {
+		return "", err
+	}
 	defer func() {
 		require.NoError(t, unix.Kill(first.PID, unix.SIGKILL))
-		_, err = unix.Wait4(first.PID, nil, 0, nil)
+		_, err := unix.Wait4(first.PID, nil, 0, nil)
 		require.NoError(t, err)
 		require.NoError(t, first.Release())
 	}()
-	flags := p.Cloned()
-	again := p.Again(plan.Func(func(q *plan.Plan) error {
-		f := q.Open("sandbox", func(*plan.Run) (*os.File, error) {
-			fd, err := unix.PidfdOpen(first.PID, 0)
-			return os.NewFile(uintptr(fd), "pidfd"), err
-		})
-		q.Join(flags, plan.Call("setns", unix.SYS_SETNS, plan.FD(f), plan.Namespaces(flags)))
-		return nil
-	}))
-	require.NoError(t, again.Err())
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
 	cmd = &plan.Command{Candidates: []string{"/bin/sh"}, Args: []string{"sh", "-c", script}, Env: os.Environ(), Files: []*os.File{nil, w, w}}
-	second, err := launch.Start(context.Background(), again, cmd, launch.Options{Inherit: first.Run})
+	second, err := launch.Start(context.Background(), again(p, first.PID), cmd, launch.Options{Inherit: first.Run})
 	w.Close()
-	require.NoError(t, err)
-	b := make([]byte, 4096)
-	n, out := 0, ""
-	for err == nil {
-		out += string(b[:n])
-		n, err = r.Read(b)
+	if err != nil {
+		return "", err
 	}
+	out, err := io.ReadAll(r)
+	require.NoError(t, err)
 	_, err = unix.Wait4(second.PID, nil, 0, nil)
 	require.NoError(t, err)
-	require.NoError(t, second.Release())
-	return out
+	return strings.ReplaceAll(string(out), "\x00", ""), second.Release()
+}
+
+// again is the plan of a further command, which enters the namespaces of the first.
+func again(p *plan.Plan, pid int) *plan.Plan {
+	return p.Again(plan.Func(func(q *plan.Plan) error {
+		f := q.Open("sandbox", func(*plan.Run) (*os.File, error) {
+			fd, err := unix.PidfdOpen(pid, 0)
+			return os.NewFile(uintptr(fd), "pidfd"), err
+		})
+		q.Join(p.Cloned(), plan.Call("setns", unix.SYS_SETNS, plan.FD(f), plan.Namespaces(p.Cloned())))
+		return nil
+	}))
 }
 
 func TestAppArmorNotLoaded(t *testing.T) {

@@ -16,16 +16,25 @@ import (
 // start starts a shell with the script and gives what it printed.
 func start(t *testing.T, script string, parts ...plan.Primitive) (string, error) {
 	t.Helper()
-	return startCommand(t, &plan.Command{Candidates: []string{"/bin/sh"}, Args: []string{"sh", "-c", script}}, parts...)
+	return startCommand(t, shell(script), parts...)
+}
+
+func shell(script string) *plan.Command {
+	return &plan.Command{Candidates: []string{"/bin/sh"}, Args: []string{"sh", "-c", script}}
 }
 
 func startCommand(t *testing.T, cmd *plan.Command, parts ...plan.Primitive) (string, error) {
 	t.Helper()
+	return startWith(t, launch.Options{}, cmd, parts...)
+}
+
+func startWith(t *testing.T, opt launch.Options, cmd *plan.Command, parts ...plan.Primitive) (string, error) {
+	t.Helper()
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
-	cmd.Env, cmd.Files = os.Environ(), []*os.File{nil, w, w}
-	p, err := launch.Start(context.Background(), plan.Build(parts...), cmd, launch.Options{})
+	cmd.Env, cmd.Files = os.Environ(), []*os.File{w, w, w} // a program of Go's wants a standard input
+	p, err := launch.Start(context.Background(), plan.Build(parts...), cmd, opt)
 	w.Close()
 	if err != nil {
 		return "", err

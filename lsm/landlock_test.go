@@ -143,8 +143,9 @@ var roles = map[string]func(args []string){
 	"multipath": func([]string) {
 		fmt.Printf("tcp %s, mptcp %s\n", name(listen("127.0.0.1:0", false)), name(listen("127.0.0.1:0", true)))
 	},
-	"signal":  func(a []string) { pid, _ := strconv.Atoi(a[0]); fmt.Println(name(unix.Kill(pid, 0))) },
+	"signal":  func(a []string) { pid, _ := strconv.Atoi(a[0]); fmt.Println(name(unix.Kill(pid, unix.SIGWINCH))) },
 	"connect": func(a []string) { fmt.Println(name(dial("unix", a[0]))) },
+	"keyring": keyring,
 	"load":    func([]string) { fmt.Println(name(lsm.LoadProfile([]byte("x")))) },
 	"apparmor": func(a []string) {
 		_, change := changeTo([]string{"exec", a[0]})
