@@ -59,7 +59,7 @@ func allowed(dir, imported string) bool {
 	}
 	top, _, _ := strings.Cut(dir, "/")
 	if slices.Contains(primitives, top) {
-		return imported == "plan" || strings.HasPrefix(imported, top+"/") ||
+		return imported == "plan" || imported == top && dir != top || strings.HasPrefix(imported, top+"/") ||
 			strings.HasPrefix(imported, "internal/") && imported != "internal/launch"
 	}
 	return true // examples, presets, kernels: above everything

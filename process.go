@@ -190,6 +190,9 @@ func (p *Process) observe() {
 		status = p.status
 	}
 	describe(r, status)
+	if r.Signal == syscall.SIGSYS && p.plan.Filters() {
+		r.Reason = plan.Filtered
+	}
 	if usage, ok := p.state.SysUsage().(*syscall.Rusage); ok && usage != nil {
 		r.MaxRSS = int64(usage.Maxrss) << 10
 	}

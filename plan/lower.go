@@ -120,6 +120,9 @@ func (p *Plan) AfterSteps() []Step {
 	return s
 }
 
+// Filters reports whether the child installs a filter of system calls.
+func (p *Plan) Filters() bool { return len(p.ops[Seccomp]) > 0 }
+
 // Takes reports whether the parent takes descriptors from the child.
 func (p *Plan) Takes() bool { return len(p.takes) > 0 }
 
