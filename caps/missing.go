@@ -49,6 +49,7 @@ func refusals() []refusal { return slices.Concat(onFiles(), onProcesses(), onSys
 func onFiles() []refusal {
 	const (
 		reading = "open openat openat2 access faccessat faccessat2 execve execveat stat lstat fstatat newfstatat statx readlink readlinkat chdir fchdir getdents64 listxattr getxattr inotify_add_watch"
+		attrs   = "setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat"
 		naming  = "mkdir mkdirat mknod mknodat symlink symlinkat link linkat unlink unlinkat rename renameat renameat2 rmdir creat truncate utime utimes utimensat setxattr chroot bind connect"
 	)
 	denied, perm := []syscall.Errno{syscall.EACCES}, []syscall.Errno{syscall.EPERM}
@@ -66,8 +67,8 @@ func onFiles() []refusal {
 		{"mknod mknodat", perm, Mknod, "to make a device node"},
 		{"fcntl", denied, Lease, "to take a lease on a file of another user"},
 		{"fcntl", perm, SysResource, "to make a pipe larger than fs.pipe-max-size"},
-		{"setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat", perm, Setfcap, "to set the capabilities of a file"},
-		{"setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat", perm, SysAdmin, "to set trusted.* or security.* attributes"},
+		{attrs, perm, Setfcap, "to set the capabilities of a file"},
+		{attrs, perm, SysAdmin, "to set trusted.* or security.* attributes"},
 		{"ioctl open openat openat2 unlink unlinkat rename renameat renameat2 link linkat chmod chown truncate", perm, LinuxImmutable, "to change an immutable or append-only file, or these flags"},
 		{"fanotify_init fanotify_mark", perm, SysAdmin, "to watch whole mounts or file systems"},
 		{"quotactl quotactl_fd", perm, SysAdmin, "to administer quotas"},
