@@ -290,7 +290,17 @@ func TestRefusal(t *testing.T) {
 func TestContract(t *testing.T) {
 	plantest.Check(t, chroot.Host{})
 	plantest.Check(t, chroot.Pivot{Dir: "/srv", ReadOnly: true})
-	for _, p := range []plan.Primitive{chroot.Proc{}, chroot.Dev{}, chroot.Tmpfs{Path: "/tmp", Size: 1 << 20}, chroot.Bind{Source: "/etc/passwd", Target: "/tmp/passwd"}} {
+	plantest.Check(t, chroot.Chroot{Dir: "/srv"})
+	plantest.Check(t, chroot.Host{Propagation: chroot.Slave})
+	plantest.Check(t, chroot.Cgroupfs{}, chroot.Host{}, more(unix.CLONE_NEWCGROUP))
+	null, err := os.Open("/dev/null")
+	require.NoError(t, err)
+	defer null.Close()
+	for _, p := range []plan.Primitive{chroot.Proc{}, chroot.Dev{}, chroot.Tmpfs{Path: "/tmp", Size: 1 << 20}, chroot.Bind{Source: "/etc/passwd", Target: "/tmp/passwd"},
+		chroot.Bind{File: null, Target: "/tmp/null", IDMap: null}, chroot.Optional{Source: "/no/such", Target: "/x"}, chroot.Optional{Source: "/etc", Target: "/x"},
+		chroot.Device{Path: "/dev/null"}, chroot.Dev{Mqueue: true, Nodes: []string{}}, chroot.Devpts{}, chroot.Mqueue{}, chroot.Sysfs{Writable: true},
+		chroot.File{Path: "/x", Data: []byte("x")}, chroot.Dir{Path: "/x/y"}, chroot.Symlink{Path: "/x", Target: "y"}, chroot.DockerMasks(), chroot.DockerReadOnly(),
+		chroot.Mask{"bad"}, chroot.Cgroupfs{}, chroot.Proc{HidePID: "bad"}} {
 		plantest.Check(t, p, chroot.Host{})
 	}
 }
@@ -300,6 +310,13 @@ func TestGolden(t *testing.T) {
 	user := plan.Func(func(p *plan.Plan) error { p.Clone(unix.CLONE_NEWUSER); return nil })
 	for name, p := range map[string]*plan.Plan{
 		"host":  plan.Build(user, chroot.Host{}, chroot.Proc{}, chroot.Dev{}, chroot.Tmpfs{Path: "/tmp", Size: 64 << 20}),
+		"parts": plan.Build(user, more(unix.CLONE_NEWNET|unix.CLONE_NEWIPC), chroot.Pivot{Dir: "/srv/a b\n,:", Propagation: chroot.Shared},
+			chroot.Proc{HidePID: chroot.Invisible, PIDOnly: true}, chroot.Sysfs{}, chroot.Devpts{}, chroot.Mqueue{},
+			chroot.Bind{Source: "/etc", Target: "/mnt/etc", NonRecursive: true, NoExec: true, Dev: true, SUID: true},
+			chroot.File{Path: "/etc/hosts", Data: []byte("x"), ReadOnly: true}, chroot.Dir{Path: "/run/x", Mode: 0o700}, chroot.Symlink{Path: "/l", Target: "/etc"},
+			chroot.Device{Path: "/dev/null", Target: "/dev/x"}, chroot.Mask{"/etc/shadow"}, chroot.ReadOnly{"/etc/ssl"},
+			chroot.Tmpfs{Path: "/tmp", Inodes: 10, NoExec: true}),
+		"chroot": plan.Build(chroot.Chroot{Dir: "/srv/root"}),
 		"pivot": plan.Build(user, chroot.Pivot{Dir: "/srv/root", ReadOnly: true}, chroot.Bind{Source: "/etc/passwd", Target: "/etc/passwd", ReadOnly: true}),
 	} {
 		file := filepath.Join("testdata", name+".golden")

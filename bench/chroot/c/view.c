@@ -88,8 +88,8 @@ static const struct {
 static const char *const links[][2] = {{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
 				       {"/proc/self/fd/2", "stderr"}, {"pts/ptmx", "ptmx"}};
 static const struct option dev_options[] = {{"mode", "755"}, {"size", "65536k"}, {}};
-static const struct option shm_options[] = {{"mode", "1777"}, {"size", "65536k"}, {}};
-static const struct option pts_options[] = {{"newinstance"}, {"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}, {}};
+static const struct option shm_options[] = {{"size", "65536k"}, {}};
+static const struct option pts_options[] = {{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}, {}};
 static const struct option dir_options[] = {{"mode", "755"}, {}};
 
 // What Docker masks and makes read-only; the kind is looked up before.
