@@ -68,7 +68,7 @@ func run(args []string) (int, error) {
 		fmt.Print(cmd.Plan())
 		return 0, nil
 	}
-	return f.execute(cmd, who)
+	return f.execute(cmd)
 }
 
 func (f *flags) context() (context.Context, context.CancelFunc) {
@@ -85,18 +85,18 @@ type connection interface {
 	restore() // leave the caller's terminal as it was; called in any case
 }
 
-func (f *flags) connect(cmd *caisson.Cmd, who account) (connection, error) {
+func (f *flags) connect(cmd *caisson.Cmd) (connection, error) {
 	if f.tty {
-		return f.openTerminal(cmd, who)
+		return f.openTerminal(cmd)
 	}
 	return connectPipes(cmd, f.interactive)
 }
 
 // execute runs the command to its end.
-func (f *flags) execute(cmd *caisson.Cmd, who account) (int, error) {
+func (f *flags) execute(cmd *caisson.Cmd) (int, error) {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, forwarded()...) // before the start: none may end us from here on
-	c, err := f.connect(cmd, who)
+	c, err := f.connect(cmd)
 	if err != nil {
 		return exitOurs, err
 	}

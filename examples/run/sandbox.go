@@ -27,6 +27,9 @@ func (f *flags) cmd(ctx context.Context, who account) (*caisson.Cmd, error) {
 	sandbox := caisson.New(parts...)
 	cmd := sandbox.CommandContext(ctx, f.command[0], f.command[1:]...)
 	cmd.Env, cmd.Dir = f.environment(who.home, host), f.workdir
+	if f.tty {
+		cmd.Terminal = &caisson.Terminal{}
+	}
 	return cmd, sandbox.Err()
 }
 
@@ -68,7 +71,7 @@ func (f *flags) parts(who account, host string) ([]plan.Primitive, error) {
 		parts = append(parts, caisson.Init{})
 	}
 	// A session of its own: nothing can be pushed into the caller's terminal. And no command outlives us.
-	return append(parts, caisson.Session{Terminal: f.tty}, caisson.DieWithParent{}, capabilities(), f.credentials(who)), nil
+	return append(parts, caisson.Session{}, caisson.DieWithParent{}, capabilities(), f.credentials(who)), nil
 }
 
 // namespaces are those of docker run, except that the network is an empty one. The user namespace is added by ids.

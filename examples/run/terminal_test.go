@@ -11,24 +11,34 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/internal/pty"
 )
 
 // desk is a terminal at which run is started; the test has the other end.
 type desk struct {
-	*terminal
-	cmd *exec.Cmd
+	master, slave *os.File
+	cmd           *exec.Cmd
 }
 
 func sit(t *testing.T, uid int, args ...string) *desk {
 	t.Helper()
-	d := &desk{&terminal{}, command(uid, args...)}
-	if err := d.open(); err != nil {
-		t.Skip("no pseudoterminals here:", err)
-	}
-	t.Cleanup(func() { d.master.Close() })
+	return sitWith(t, uid, nil, args...)
+}
+
+// sitWith is sit with another standard output.
+func sitWith(t *testing.T, uid int, stdout *os.File, args ...string) *desk {
+	t.Helper()
+	master, slave, err := pty.Open()
+	must(t, err)
+	t.Cleanup(func() { master.Close(); slave.Close() })
+	d := &desk{master, slave, command(uid, args...)}
 	must(t, d.slave.Chown(uid, -1))
 	d.size(t, 40, 120)
 	d.cmd.Stdin, d.cmd.Stdout, d.cmd.Stderr = d.slave, d.slave, d.slave
+	if stdout != nil {
+		d.cmd.Stdout = stdout
+	}
 	if d.cmd.SysProcAttr == nil {
 		d.cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
@@ -40,7 +50,7 @@ func sit(t *testing.T, uid int, args ...string) *desk {
 
 func (d *desk) size(t *testing.T, rows, columns uint16) {
 	t.Helper()
-	must(t, unix.IoctlSetWinsize(int(d.master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}))
+	must(t, pty.SetSize(d.master, rows, columns))
 }
 
 func (d *desk) send(t *testing.T, keys string) {
@@ -167,6 +177,120 @@ func TestTerminalHidden(t *testing.T) {
 		wait(t, d.master, "typed\r\ntyped\r\n") // the terminal's echo, and the command's
 		d.send(t, "\x04")
 		d.exits(t, 0)
+	})
+}
+
+// TestTerminalName: the terminal has a name inside, belongs to the user, is the console, and is the first one of the sandbox.
+func TestTerminalName(t *testing.T) {
+	eachUser(t, func(t *testing.T, uid int) {
+		for _, flags := range [][]string{{"-it"}, {"-it", "--init"}, {"-t"}, {"-it", "--userns", "keep-id"}} {
+			d := sit(t, uid, in(flags, "tty")...)
+			wait(t, d.master, "/dev/pts/0 mine true console true\r")
+			d.exits(t, 0)
+		}
+	})
+	if os.Geteuid() == 0 {
+		d := sit(t, 0, in([]string{"-it", "-u", "1234"}, "tty")...)
+		wait(t, d.master, "/dev/pts/0 mine true console true\r")
+		d.exits(t, 0)
+	}
+}
+
+// TestTerminalJobs: an interactive shell has job control.
+func TestTerminalJobs(t *testing.T) {
+	shell, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip(err)
+	}
+	eachUser(t, func(t *testing.T, uid int) {
+		for _, flags := range [][]string{{"-it"}, {"-it", "--init"}} {
+			d := sit(t, uid, append(flags, "-e", "PS1=$ ", "--", shell, "--norc", "--noprofile", "--noediting", "-i")...)
+			if text := wait(t, d.master, "$ "); strings.Contains(text, "process group") || strings.Contains(text, "job control") {
+				t.Errorf("%q", text)
+			}
+			d.send(t, "tty; stty size; cat\r")
+			wait(t, d.master, "/dev/pts/0\r\n40 120\r\n")
+			d.send(t, "first\r")
+			wait(t, d.master, "first\r\nfirst\r\n")
+			d.send(t, "\x1a")
+			wait(t, d.master, "Stopped")
+			d.send(t, "fg\r")
+			wait(t, d.master, "fg\r\ncat\r\n")
+			d.send(t, "second\r")
+			wait(t, d.master, "second\r\nsecond\r\n")
+			d.send(t, "\x03")
+			wait(t, d.master, "$ ")
+			d.send(t, "echo $?\r")
+			wait(t, d.master, "130\r\n")
+			d.send(t, "exit 4\r")
+			d.exits(t, 4)
+		}
+	})
+}
+
+// TestTerminalNobodyReads: when our output goes nowhere, the command is hung up, and our terminal is as it was.
+func TestTerminalNobodyReads(t *testing.T) {
+	eachUser(t, func(t *testing.T, uid int) {
+		r, w, err := os.Pipe()
+		must(t, err)
+		defer w.Close()
+		d := sitWith(t, uid, w, in([]string{"-it"}, "print", "100000000")...)
+		must(t, w.Close())
+		wait(t, r, "line 10\r\n")
+		if m := d.mode(t); m.Lflag&unix.ICANON != 0 {
+			t.Error("the terminal is not raw")
+		}
+		must(t, r.Close())
+		d.cmd.Wait()
+		if !d.cmd.ProcessState.Exited() {
+			t.Error(d.cmd.ProcessState)
+		}
+		if m := d.mode(t); m.Lflag&unix.ICANON == 0 {
+			t.Error("the terminal is still raw")
+		}
+	})
+}
+
+// TestTerminalHangUp: the caller's terminal is closed, and so is the command's.
+func TestTerminalHangUp(t *testing.T) {
+	eachUser(t, func(t *testing.T, uid int) {
+		for _, flags := range [][]string{{"-it"}, {"-it", "--init"}} {
+			d := sit(t, uid, in(flags, "cat")...)
+			d.send(t, "typed\r")
+			wait(t, d.master, "typed\r\ntyped\r\n")
+			must(t, d.slave.Close())
+			must(t, d.master.Close())
+			timer := time.AfterFunc(time.Minute, func() { d.cmd.Process.Kill() })
+			if d.cmd.Wait(); !timer.Stop() {
+				t.Errorf("%v: it goes on without a terminal", flags)
+			}
+		}
+	})
+}
+
+// TestTerminalLeftBehind: what is left behind in the host's pid namespace does not keep run waiting.
+func TestTerminalLeftBehind(t *testing.T) {
+	d := sit(t, os.Geteuid(), in([]string{"-it", "--pid", "host", "--init=false"}, "leave")...)
+	begin := time.Now()
+	wait(t, d.master, "left\r\n")
+	d.exits(t, 0)
+	if gone := time.Since(begin); gone > 4*time.Second {
+		t.Error("it took", gone)
+	}
+}
+
+// TestTerminalCVE_2017_5226: what is typed from inside (TIOCSTI) into whatever the command has is not typed into the caller's terminal.
+func TestTerminalCVE_2017_5226(t *testing.T) {
+	eachUser(t, func(t *testing.T, uid int) {
+		for _, flags := range [][]string{{"-it"}, {"-t"}, {"-i"}, nil, {"-it", "--init"}, {"-it", "--pid", "host"}} {
+			d := sit(t, uid, in(flags, "inject")...)
+			wait(t, d.master, "injected")
+			d.exits(t, 0)
+			must(t, unix.SetNonblock(int(d.slave.Fd()), true))
+			if n, err := unix.Read(int(d.slave.Fd()), make([]byte, 100)); err != unix.EAGAIN {
+				t.Errorf("%v: %d bytes were typed, %v", flags, n, err)
+			}
+		}
 	})
 }
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -81,6 +83,19 @@ func tool(what string, args []string) int {
 		return toolSignals()
 	case "terminal":
 		return toolTerminal()
+	case "tty":
+		return toolTTY()
+	case "inject":
+		toolInject()
+	case "leave":
+		c := exec.Command("/proc/self/exe")
+		c.Args, c.Stdin, c.Stdout = []string{"tool", "nap3"}, os.Stdin, os.Stdout
+		err := c.Start()
+		fmt.Println("left")
+		return toolResult(err)
+	case "nap3":
+		signal.Ignore(syscall.SIGHUP)
+		time.Sleep(8 * time.Second)
 	case "newuser":
 		return toolNewUser(append(args, "true")[0])
 	case "remount":
@@ -186,6 +201,40 @@ func toolTerminal() int {
 		size()
 	}
 	return 0
+}
+
+// toolTTY prints the name of the terminal, whose it is, and whether it is the console.
+func toolTTY() int {
+	name, err := os.Readlink("/proc/self/fd/0")
+	if err != nil {
+		return toolResult(err)
+	}
+	var own, tty, console unix.Stat_t
+	if err := errors.Join(unix.Fstat(0, &own), unix.Stat(name, &tty), unix.Stat("/dev/console", &console)); err != nil {
+		return toolResult(err)
+	}
+	fmt.Println(name, "mine", tty.Ino == own.Ino && tty.Dev == own.Dev && int(own.Uid) == os.Getuid(), "console",
+		console.Ino == own.Ino && console.Dev == own.Dev && console.Rdev == own.Rdev)
+	return 0
+}
+
+// toolInject types into all that it has: on 64 bits also with an ioctl number whose upper half is not zero (CVE-2019-10063).
+func toolInject() {
+	for _, name := range []string{"/dev/tty", "/dev/console", "/dev/pts/0"} {
+		os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
+	}
+	text := []byte("x\n")
+	paste := []byte{3} // TIOCL_PASTESEL
+	for fd := uintptr(0); fd < 32; fd++ {
+		for _, upper := range []uint64{0, 1 << 32} {
+			for i := range text {
+				unix.Syscall(unix.SYS_IOCTL, fd, uintptr(unix.TIOCSTI|upper), uintptr(unsafe.Pointer(&text[i])))
+			}
+			const linux = 0x541c // TIOCLINUX
+			unix.Syscall(unix.SYS_IOCTL, fd, uintptr(linux|upper), uintptr(unsafe.Pointer(&paste[0])))
+		}
+	}
+	fmt.Println("injected")
 }
 
 // toolFamily starts a parent that ends and leaves a child behind, and watches what becomes of the child.
