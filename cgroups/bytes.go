@@ -4,6 +4,7 @@ package cgroups
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"os"
 
@@ -59,7 +60,7 @@ func (g *Group) resetPeak(d *dir) error {
 		}
 		e := d.failed("write", "memory.peak", "reset", err).(*Error)
 		if err == unix.EACCES || err == unix.EINVAL || err == unix.ENOENT {
-			e.Hint = "resetting needs Linux 6.12"
+			e.Err = &reason{"resetting it needs Linux 6.12", errors.Join(err, errors.ErrUnsupported)}
 		}
 		return e
 	}

@@ -335,10 +335,13 @@ func (d *dir) makeFor(name string, needed []string) (dir, error) {
 				may = append(may, c)
 			}
 		}
-		if err := d.enable(append(slices.Clone(must), may...)); err != nil {
-			if err := d.enable(must); err != nil {
-				return dir{}, err
-			}
+		err := d.enable(append(slices.Clone(must), may...))
+		// Of a group with processes the kernel would take pids and cpu yet, and make all groups below it unfit for processes.
+		if err != nil && (len(must) == 0 || !errors.Is(err, syscall.EBUSY)) {
+			err = d.enable(must)
+		}
+		if err != nil {
+			return dir{}, err
 		}
 	}
 	return d.make(name)
@@ -404,8 +407,9 @@ func (g *Group) write(w setting) error {
 	}
 	err := d.write(w.file, w.value)
 	if w.alt != "" && errors.Is(err, syscall.ENOENT) {
-		w.value = strings.TrimPrefix(w.value, "default ")
-		err = d.write(w.alt, w.value)
+		if alt := d.write(w.alt, strings.TrimPrefix(w.value, "default ")); !errors.Is(alt, syscall.ENOENT) {
+			err = alt
+		}
 	}
 	var e *Error
 	if errors.As(err, &e) && gone(e.Err) {

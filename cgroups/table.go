@@ -131,17 +131,10 @@ func weightOf(shares int64) int64 {
 	return int64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
 }
 
-// sharesOf is the inverse: the fewest shares that have the weight.
+// sharesOf is the inverse: the most shares that have the weight, 1024 for 100.
 func sharesOf(weight int64) int64 {
-	lo, hi := int64(2), int64(262144)
-	for lo < hi {
-		if mid := (lo + hi) / 2; weightOf(mid) < weight {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
-	}
-	return lo
+	l := (math.Sqrt(125*125+4*612*(math.Log10(float64(weight))+7.0/34)) - 125) / 2
+	return min(max(int64(math.Exp2(l)+1e-6), 2), 262144)
 }
 
 // oldWeight turns a weight of 1 to 10000 into one of 10 to 1000, the range of version 1 and of the BFQ scheduler; newWeight

@@ -54,11 +54,16 @@ func TestEvents(t *testing.T) {
 
 	inside(t, g, hog)
 	require.Positive(t, next(t, w, cgroups.OOMKill).Count)
+	empty := func() bool { pids, err := g.Procs(); return err == nil && len(pids) == 0 }
+	require.Eventually(t, empty, 10*time.Second, time.Millisecond)
+	w.Forget(g)
+	require.NoError(t, w.Add(g))
 	if unified() {
 		inside(t, g, bomb)
 		require.Positive(t, next(t, w, cgroups.PIDsMax).Count)
 	} else {
 		inside(t, g, "sleep 1000")
+		next(t, w, cgroups.Populated)
 	}
 	require.NoError(t, g.Kill())
 	next(t, w, cgroups.Empty)
@@ -69,8 +74,9 @@ func TestEvents(t *testing.T) {
 		_, err = w.Next(short)
 	}
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	inside(t, g, "true")
-	next(t, w, cgroups.Empty) // it waits again after a deadline
+	inside(t, g, "sleep 1000")
+	next(t, w, cgroups.Populated) // it waits again after a deadline
+	require.NoError(t, g.Kill())
 	w.Forget(g)
 	require.Empty(t, w.String())
 	go func() { time.Sleep(20 * time.Millisecond); w.Close() }()
@@ -137,7 +143,7 @@ func TestManyWatched(t *testing.T) {
 	grown := int64(heapNow()) - int64(heap)
 	t.Logf("%d groups: %d KiB", n, grown>>10)
 	require.Less(t, grown, int64(n)*10<<10)
-	inside(t, groups[n-1], "true")
+	inside(t, groups[n-1], "sleep 1000")
 	require.Equal(t, groups[n-1], next(t, w, cgroups.Populated).Group)
 }
 
