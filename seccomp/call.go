@@ -7,7 +7,7 @@ import (
 	"iter"
 	"math"
 	"slices"
-	"strings"
+	"sort"
 )
 
 // call is one system call in all architectures.
@@ -18,8 +18,8 @@ type call struct {
 }
 
 func findCall(name string) (*call, bool) {
-	i, ok := slices.BinarySearchFunc(table[:], name, func(c call, name string) int { return strings.Compare(c.name, name) })
-	if !ok {
+	i := sort.Search(len(table), func(i int) bool { return table[i].name >= name })
+	if i == len(table) || table[i].name != name {
 		return nil, false
 	}
 	return &table[i], true

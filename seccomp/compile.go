@@ -31,8 +31,9 @@ func (p Policy) Compile() (*Program, error) {
 		return nil, err
 	}
 	q := &Program{policy: p, abis: make([]*abi, len(arches))}
+	names := p.named()
 	for i, a := range arches {
-		if q.abis[i], err = p.lower(a); err != nil {
+		if q.abis[i], err = p.lower(a, names); err != nil {
 			return nil, err
 		}
 	}

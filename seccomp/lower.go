@@ -4,6 +4,7 @@ package seccomp
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
 
@@ -24,15 +25,35 @@ type abi struct {
 	newer     Action
 }
 
+// namedCall is a call that a rule names, by its own name or by that of a group.
+type namedCall struct {
+	*call
+	explicit bool
+}
+
+// named looks up the calls of all rules.
+func (p Policy) named() [][]namedCall {
+	list := make([][]namedCall, len(p.Rules))
+	for i, r := range p.Rules {
+		list[i] = make([]namedCall, 0, len(r.Names))
+		for _, name := range r.Names {
+			for _, k := range expand(name) {
+				list[i] = append(list[i], namedCall{k, !isGroup(name)})
+			}
+		}
+	}
+	return list
+}
+
 // lower works out the policy for one architecture.
-func (p Policy) lower(a Arch) (*abi, error) {
-	l := lowering{policy: p, arch: a, rules: map[uint32][]ruleFor{}}
+func (p Policy) lower(a Arch, names [][]namedCall) (*abi, error) {
+	l := lowering{policy: p, arch: a, names: names, rules: make(map[uint32][]ruleFor, 512), multiplexed: a.multiplexes()}
 	for i, r := range p.Rules {
 		if r.Arches == nil || slices.Contains(r.Arches, a) {
 			l.add(i, r)
 		}
 	}
-	if !p.oci {
+	if !p.oci && l.multiplexed {
 		l.multiplex()
 	}
 	return l.finish()
@@ -40,9 +61,11 @@ func (p Policy) lower(a Arch) (*abi, error) {
 
 // lowering collects the branches of the calls of one architecture.
 type lowering struct {
-	policy Policy
-	arch   Arch
-	rules  map[uint32][]ruleFor // by number
+	policy      Policy
+	arch        Arch
+	names       [][]namedCall
+	rules       map[uint32][]ruleFor // by number
+	multiplexed bool
 }
 
 // ruleFor is a rule that names a call.
@@ -55,15 +78,12 @@ type ruleFor struct {
 }
 
 func (l *lowering) add(index int, r Rule) {
-	for _, name := range r.Names {
-		explicit := !isGroup(name)
-		if l.policy.oci {
-			l.apart(index, name, r)
+	for _, k := range l.names[index] {
+		if l.policy.oci && l.multiplexed {
+			l.apart(index, k.name, r)
 		}
-		for _, k := range expand(name) {
-			if nr := k.number(l.arch); nr >= 0 {
-				l.put(uint32(nr), ruleFor{call: k, explicit: explicit, branches: r.resolve(k, l.arch, index), rule: index})
-			}
+		if nr := k.number(l.arch); nr >= 0 {
+			l.put(uint32(nr), ruleFor{call: k.call, explicit: k.explicit, branches: r.resolve(k.call, l.arch, index), rule: index})
 		}
 	}
 	for _, nr := range r.Numbers {
@@ -86,14 +106,14 @@ func (l *lowering) put(nr uint32, r ruleFor) {
 func (l *lowering) finish() (*abi, error) {
 	p := l.policy
 	b := &abi{arch: l.arch, otherwise: p.fallback(), above: p.above(l.arch), newer: p.newer()}
-	for nr, rules := range l.rules {
-		d, err := l.decide(nr, rules)
+	b.decisions = make([]decision, 0, len(l.rules))
+	for _, nr := range slices.Sorted(maps.Keys(l.rules)) {
+		d, err := l.decide(nr, l.rules[nr])
 		if err != nil {
 			return nil, err
 		}
 		b.decisions = append(b.decisions, d)
 	}
-	slices.SortFunc(b.decisions, func(x, y decision) int { return cmp.Compare(x.nr, y.nr) })
 	return b, nil
 }
 

@@ -19,6 +19,12 @@ var multiplexers = [...]multiplexer{
 		21: "shmat", "shmdt", "shmget", "shmctl"}},
 }
 
+// multiplexes reports whether the architecture has such a call.
+func (a Arch) multiplexes() bool {
+	_, has := a.Number(multiplexers[0].name)
+	return has
+}
+
 // multiplex lets the rules for a call hold also where it is made through a multiplexer: else who may not call socket calls
 // socketcall.
 func (l *lowering) multiplex() {
@@ -60,7 +66,7 @@ func (l *lowering) named(name string) (found []ruleFor) {
 		if r.Arches != nil && !slices.Contains(r.Arches, l.arch) {
 			continue
 		}
-		if slices.ContainsFunc(r.Names, func(n string) bool { return slices.Contains(expand(n), k) }) {
+		if slices.ContainsFunc(l.names[i], func(n namedCall) bool { return n.call == k }) {
 			found = append(found, ruleFor{call: k, branches: r.resolve(k, l.arch, i), rule: i})
 		}
 	}

@@ -189,24 +189,28 @@ func (p *Policy) addENOSYS() {
 	if p.Default.Allows() || p.Default.kind() == Trace(0).kind() || p.Default == nosys {
 		return
 	}
-	p.Newer, p.newest = nosys, map[Arch]uint32{}
-	for _, a := range p.Arches {
-		highest := p.highest(a)
-		if highest == 0 {
-			highest = math.MaxUint32
-		}
-		p.newest[a] = highest
-		if a == S390X { // what the kernel does not know arrives as 0 there
-			p.Rules = append(p.Rules, Rule{Numbers: []int{0}, Arches: []Arch{S390X}, Action: nosys})
-		}
+	p.Newer, p.newest = nosys, p.highest()
+	if slices.Contains(p.Arches, S390X) { // what the kernel does not know arrives as 0 there
+		p.Rules = append(p.Rules, Rule{Numbers: []int{0}, Arches: []Arch{S390X}, Action: nosys})
 	}
 }
 
-func (p *Policy) highest(a Arch) (highest uint32) {
+// highest are the highest numbers that the rules name in each architecture. Where they name none, nothing is newer.
+func (p *Policy) highest() map[Arch]uint32 {
+	highest := map[Arch]uint32{}
+	for _, a := range p.Arches {
+		highest[a] = math.MaxUint32
+	}
 	for _, r := range p.Rules {
 		for _, name := range r.Names {
-			if nr, ok := a.Number(name); ok && !a.apart(uint32(nr)) {
-				highest = max(highest, uint32(nr))
+			k, ok := findCall(name)
+			for _, a := range p.Arches {
+				if !ok || k.number(a) < 0 || a.apart(uint32(k.number(a))) {
+					continue
+				}
+				if nr := uint32(k.number(a)); highest[a] == math.MaxUint32 || nr > highest[a] {
+					highest[a] = nr
+				}
 			}
 		}
 	}

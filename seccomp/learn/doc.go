@@ -1,0 +1,26 @@
+//go:build linux
+
+// Package learn finds the smallest policy that lets a program run, by running it.
+//
+// [Calls] is the part of a sandbox under which every system call is noted in a [Recorder], and then made. What was noted is a [Profile]: a value that can be
+// merged with those of other runs ([Merge]), and turned into a policy ([Profile.Policy]), into a profile for Docker and other OCI
+// runtimes ([Profile.OCI]), and into Go source ([Profile.Go]).
+//
+//	var rec learn.Recorder
+//	err := caisson.New(learn.Calls{Into: &rec}).Command("ls", "/").Run()
+//	policy := rec.Profile().Policy(seccomp.KillProcess)
+//
+// # What it is worth
+//
+// A profile knows what has happened, not what can happen: an error path that was not taken, a signal that did not come, another version of the C
+// library are missing in it. Let the program do all that it does, several times, and merge. While it learns, the program may do whatever the rest of the sandbox
+// lets it do: do not learn from a program that is not trusted.
+//
+// What a command needs in any case is always in a profile: execve and exit_group, and the returns from signals. If it is to be used together with
+// an init process (caisson.Init), learn with one.
+//
+// # Source
+//
+// Calls are noted by user notification (package notify), which costs some microseconds a call and misses nothing. A program that has a supervisor of its own cannot be run under another; for
+// such, [ReadAudit] reads a profile from the audit log of calls that a filter has logged (seccomp.Log). The log is lossy: the kernel limits its rate.
+package learn
