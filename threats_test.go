@@ -340,11 +340,17 @@ func joinUnderEyes(t *testing.T, id int, opt caisson.LaunchOptions) {
 	require.NoError(t, spyCmd.Start())
 	ended := make(chan error)
 	go func() { ended <- spyCmd.Wait() }()
-	for range times(60) {
+	for i := range times(60) {
 		c := spyCmd.Process.Exec("/bin/true")
 		c.Env = []string{}
 		c.SetOptions(opt)
+		if i%2 == 1 { // its descriptors pass through the child
+			c.Terminal = &caisson.Terminal{}
+		}
 		err := c.Run()
+		if c.Terminal != nil {
+			c.Terminal.Close()
+		}
 		if err != nil && !strings.Contains(err.Error(), "killed") { // who is traced after the exec may be disturbed
 			t.Log(err)
 		}
