@@ -16,8 +16,8 @@
 // library are missing in it. Let the program do all that it does, several times, and merge. While it learns, the program may do whatever the rest of the sandbox
 // lets it do: do not learn from a program that is not trusted.
 //
-// What a command needs in any case is always in a profile: execve and exit_group, and the returns from signals. If it is to be used together with
-// an init process (caisson.Init), learn with one.
+// What a command needs in any case is always in a policy: execve and exit_group, and the returns from signals. [Profile.WithInit] adds what an init process
+// (caisson.Init) needs.
 //
 // # Source
 //

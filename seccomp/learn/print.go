@@ -16,7 +16,7 @@ import (
 // OCI gives the profile in the form of Docker (--security-opt seccomp=FILE) and of the OCI runtime specification; encoding/json writes it. Otherwise
 // is what happens to all other calls: seccomp.Errno, KillProcess, KillThread or Log; the zero value is EPERM. A call without a name has no
 // place in it, and is an error with errors.ErrUnsupported, as is another action. Restrictions differ between architectures in one call only, clone; the profile of
-// s390x cannot be mixed with others where it is restricted.
+// s390x cannot be mixed with others where it is restricted. Soft calls are as others.
 func (p Profile) OCI(otherwise seccomp.Action) (*seccomp.Profile, error) {
 	q := &seccomp.Profile{}
 	if err := setDefault(q, otherwise); err != nil {

@@ -24,6 +24,7 @@ type Call struct {
 	Number int      // as filters see it
 	Values []uint64 // of the argument that [Multiplexed] names; nil is any
 	Hidden bool     // clone3, which is to be answered with ENOSYS
+	Soft   bool     // other values than Values fail with EPERM, also where the policy kills
 }
 
 // argument is one that says what a call does.
@@ -94,7 +95,7 @@ func Merge(profiles ...Profile) Profile {
 }
 
 func (c Call) with(d Call) Call {
-	c.Hidden = c.Hidden || d.Hidden
+	c.Hidden, c.Soft = c.Hidden || d.Hidden, c.Soft || d.Soft
 	if c.Values == nil || d.Values == nil {
 		c.Values = nil
 		return c
@@ -113,6 +114,25 @@ func (p Profile) Names() []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// WithInit adds what an init process (caisson.Init) needs, so that what was learned without one runs under one. Ioctl and prctl are added with the values that
+// it uses; what the policy kills for others fails with EPERM instead, because the init process must not be ended by it.
+func (p Profile) WithInit() Profile {
+	arch := seccomp.Native()
+	if arch == 0 {
+		return p
+	}
+	init := Profile{{Name: "clone", Values: []uint64{0}}, {Name: "ioctl", Values: []uint64{unix.TIOCGSID, unix.TIOCSPGRP}, Soft: true},
+		{Name: "prctl", Values: []uint64{unix.PR_SET_CHILD_SUBREAPER}, Soft: true}}
+	for _, name := range []string{"close", "execveat", "exit_group", "fcntl", "getpid", "kill", "rt_sigaction", "rt_sigprocmask", "rt_sigtimedwait", "setpgid", "wait4", "write"} {
+		init = append(init, Call{Name: name})
+	}
+	for i := range init {
+		init[i].Arch = arch
+		init[i].Number, _ = arch.Number(init[i].Name)
+	}
+	return Merge(p, init)
 }
 
 // always are calls that a command needs although it may not have made them while it was watched: it is started by the first two and ended by
@@ -156,6 +176,9 @@ func (p Profile) rules(arch seccomp.Arch) (rules []seccomp.Rule) {
 			plain.Numbers = append(plain.Numbers, c.Number)
 		case c.Values != nil:
 			rules = append(rules, seccomp.Rule{Names: []string{c.Name}, Action: seccomp.Allow, Arches: only, When: c.when()})
+			if c.Soft {
+				rules = append(rules, seccomp.Rule{Names: []string{c.Name}, Action: seccomp.Errno(unix.EPERM), Arches: only})
+			}
 		case !slices.Contains(plain.Names, c.Name):
 			plain.Names = append(plain.Names, c.Name)
 		}

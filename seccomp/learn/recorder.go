@@ -44,7 +44,7 @@ type seen struct {
 // Note notes a call. The architecture must be known to package seccomp: else it is an error with errors.ErrUnsupported.
 func (r *Recorder) Note(arch seccomp.Arch, nr int, args [6]uint64) error {
 	if arch == 0 {
-		return &plan.Error{Primitive: "learn", Err: fmt.Errorf("call %d of an unknown architecture: %w", nr, errors.ErrUnsupported)}
+		return fmt.Errorf("call %d of an unknown architecture: %w", nr, errors.ErrUnsupported)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
