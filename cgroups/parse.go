@@ -17,7 +17,9 @@ func ParseBytes(s string) (int64, error) {
 		return NoLimit, nil
 	}
 	digits, unit := split(s)
-	unit = strings.ToLower(strings.TrimPrefix(unit, " "))
+	if unit != " " {
+		unit = strings.ToLower(strings.TrimPrefix(unit, " "))
+	}
 	if unit != "b" {
 		unit = strings.TrimSuffix(unit, "b")
 	}

@@ -252,8 +252,8 @@ func TestFaultOfEachFile(t *testing.T) {
 		}
 		require.Greater(t, len(files), 10)
 		for _, name := range files {
-			for _, errno := range []syscall.Errno{syscall.ENOENT, syscall.EACCES, syscall.EROFS, syscall.EBUSY, syscall.ENODEV} {
-				for _, op := range []string{"open", "write"} {
+			for op, errnos := range map[string][]syscall.Errno{"open": {syscall.ENOENT, syscall.EACCES, syscall.EROFS}, "write": {syscall.EBUSY, syscall.ENODEV}} {
+				for _, errno := range errnos {
 					s.fault = func(o, n string) error {
 						if o == op && n == name {
 							return errno
