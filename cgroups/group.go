@@ -134,8 +134,8 @@ func (g *Group) open(h *hierarchy, p string) error {
 }
 
 // Create makes a group with limits at a path from the mount points of the hierarchies; the groups above must exist. The limits' Parent and Name are
-// not used. A group that cannot be given its limits is removed again. On version 1 it spans the hierarchies of memory, pids, cpu, cpuacct,
-// blkio, and freezer where there is no version 2, as far as they are mounted and may be used, and those that the limits need.
+// not used. A group that cannot be given its limits is removed again. On version 1 it spans the hierarchies of memory, pids, cpu, and, where there is no
+// version 2, cpuacct and freezer, as far as they are mounted and may be used, and those that the limits need.
 func Create(p string, l Limits) (*Group, error) {
 	if err := checkPath(p); err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func (g *Group) Create(name string, l Limits) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	made, err := g.make(name, needs(writes, &l))
+	made, err := g.make(name, l.needs(writes, g.all))
 	if err != nil {
 		return nil, err
 	}
@@ -238,7 +238,7 @@ func (g *Group) v2() *dir {
 }
 
 // accounts are the controllers that a group has even if no limit needs them, for its statistics and later limits.
-var accounts = []string{"memory", "pids", "cpu", "cpuacct", "io", "blkio"}
+var accounts = []string{"memory", "pids", "cpu", "cpuacct", "io"}
 
 // needs lists the controllers without which the limits cannot be set.
 func needs(writes []setting, l *Limits) (all []string) {
@@ -249,6 +249,15 @@ func needs(writes []setting, l *Limits) (all []string) {
 	}
 	if l.Devices != nil {
 		all = append(all, "devices")
+	}
+	return all
+}
+
+// needs is what the limits need on a host with these hierarchies. An empty list of IO asks for the accounts alone.
+func (l *Limits) needs(writes []setting, at layout) []string {
+	all := needs(writes, l)
+	if l.IO != nil && !slices.Contains(all, "io") && !slices.Contains(all, "blkio") {
+		all = append(all, either(at.isV2("io"), "io", "blkio"))
 	}
 	return all
 }

@@ -69,7 +69,7 @@ type Limits struct {
 	PIDs int64 // pids.max: processes and threads at once
 
 	IOWeight int64 // io.weight: 1 to 10000, 100 is normal
-	IO       []IO  // io.max and the like, for each device
+	IO       []IO  // io.max and the like, for each device. In version 1 what is read and written is counted only if IO is not nil
 
 	HugePages []HugePages
 	RDMA      []RDMA

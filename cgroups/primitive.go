@@ -46,7 +46,7 @@ func (l Limits) apply(p *plan.Plan, h *host) error {
 			return err
 		}
 	}
-	s := &starter{host: h, limits: l, needed: needs(writes, &l)}
+	s := &starter{host: h, limits: l, needed: l.needs(writes, all)}
 	p.Before(plan.Action{Name: "mkdir " + s.text(all), Do: s.make, Undo: s.remove})
 	for _, w := range writes {
 		p.Before(plan.Action{Name: w.String(), Do: func(r *plan.Run) error { return groupOf(r).write(w) }})
@@ -242,7 +242,7 @@ func observe(r *plan.Run, result *plan.Result) {
 	if g == nil {
 		return
 	}
-	s, err := g.Stats()
+	s, err := g.total()
 	if err != nil {
 		result.Detail = strings.TrimPrefix(result.Detail+", "+err.Error(), ", ")
 	}

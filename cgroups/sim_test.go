@@ -334,7 +334,7 @@ func TestFaultOfStats(t *testing.T) {
 		s := newSimulated(t, v2)
 		g, err := s.openPath("/")
 		require.NoError(t, err)
-		sub, err := g.Create("g", Limits{})
+		sub, err := g.Create("g", Limits{IO: []IO{}})
 		require.NoError(t, err)
 		var opened []string
 		s.fault = func(op, name string) error { opened = append(opened, name); return nil }

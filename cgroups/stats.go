@@ -87,12 +87,38 @@ func (g *Group) Stats() (Stats, error) {
 	if d, ok := g.dir("io"); ok {
 		s.IO = r.io(d)
 	} else if d, ok := g.dir("blkio"); ok {
-		s.IO = r.legacyIO(d)
+		s.IO = r.legacyIO(d, legacyBytes, legacyCounts)
 	}
 	if r.err != nil {
 		return Stats{}, r.err
 	}
 	return s, nil
+}
+
+// total reads what a Result has room for, and leaves out the files for which the kernel has to add up much.
+func (g *Group) total() (s Stats, err error) {
+	r := &reader{buf: make([]byte, 4096)}
+	if d, ok := g.dir("memory"); ok && d.v2 {
+		s.Memory.Peak = r.optional(d, "memory.peak")
+		r.keys(d, "memory.events", key{"oom_kill", &s.Memory.Kills})
+	} else if ok {
+		s.Memory.Peak = r.number(d, "memory.max_usage_in_bytes")
+		r.keys(d, "memory.oom_control", key{"oom_kill", &s.Memory.Kills})
+	}
+	if d := g.v2(); d != nil {
+		s.CPU.Usage = micros(r.file(d, "cpu.stat"), "usage_usec")
+	} else if d, ok := g.dir("cpuacct"); ok {
+		s.CPU.Usage = time.Duration(r.number(d, "cpuacct.usage"))
+	}
+	if d, ok := g.dir("pids"); ok {
+		s.PIDs.Peak = r.optional(d, "pids.peak")
+	}
+	if d, ok := g.dir("io"); ok {
+		s.IO = r.io(d)
+	} else if d, ok := g.dir("blkio"); ok {
+		s.IO = r.legacyIO(d, legacyBytes)
+	}
+	return s, r.err
 }
 
 // reader reads files until one fails.
@@ -273,9 +299,14 @@ func (s *IOStats) set(word []byte) {
 	}
 }
 
-// legacyIO reads lines of "8:0 Read 1", in bytes and in operations.
-func (r *reader) legacyIO(d *dir) (all []IOStats) {
-	for _, file := range [...]string{"blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive"} {
+const (
+	legacyBytes  = "blkio.throttle.io_service_bytes_recursive"
+	legacyCounts = "blkio.throttle.io_serviced_recursive"
+)
+
+// legacyIO reads lines of "8:0 Read 1", in bytes or in operations.
+func (r *reader) legacyIO(d *dir, files ...string) (all []IOStats) {
+	for _, file := range files {
 		b := r.file(d, file)
 		for len(b) > 0 {
 			line := cutLine(&b)
@@ -285,7 +316,7 @@ func (r *reader) legacyIO(d *dir) (all []IOStats) {
 			if !ok || !isNumber || n == 0 || string(what) != "Read" && string(what) != "Write" {
 				continue
 			}
-			all = addLegacy(all, s, what[0] == 'R', file[len(file)-len("serviced_recursive"):] == "serviced_recursive", n)
+			all = addLegacy(all, s, what[0] == 'R', file == legacyCounts, n)
 		}
 	}
 	return all
