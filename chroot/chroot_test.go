@@ -309,7 +309,7 @@ func TestContract(t *testing.T) {
 func TestGolden(t *testing.T) {
 	user := plan.Func(func(p *plan.Plan) error { p.Clone(unix.CLONE_NEWUSER); return nil })
 	for name, p := range map[string]*plan.Plan{
-		"host":  plan.Build(user, chroot.Host{}, chroot.Proc{}, chroot.Dev{}, chroot.Tmpfs{Path: "/tmp", Size: 64 << 20}),
+		"host": plan.Build(user, chroot.Host{}, chroot.Proc{}, chroot.Dev{}, chroot.Tmpfs{Path: "/tmp", Size: 64 << 20}),
 		"parts": plan.Build(user, more(unix.CLONE_NEWNET|unix.CLONE_NEWIPC), chroot.Pivot{Dir: "/srv/a b\n,:", Propagation: chroot.Shared},
 			chroot.Proc{HidePID: chroot.Invisible, PIDOnly: true}, chroot.Sysfs{}, chroot.Devpts{}, chroot.Mqueue{},
 			chroot.Bind{Source: "/etc", Target: "/mnt/etc", NonRecursive: true, NoExec: true, Dev: true, SUID: true},
@@ -317,7 +317,7 @@ func TestGolden(t *testing.T) {
 			chroot.Device{Path: "/dev/null", Target: "/dev/x"}, chroot.Mask{"/etc/shadow"}, chroot.ReadOnly{"/etc/ssl"},
 			chroot.Tmpfs{Path: "/tmp", Inodes: 10, NoExec: true}),
 		"chroot": plan.Build(chroot.Chroot{Dir: "/srv/root"}),
-		"pivot": plan.Build(user, chroot.Pivot{Dir: "/srv/root", ReadOnly: true}, chroot.Bind{Source: "/etc/passwd", Target: "/etc/passwd", ReadOnly: true}),
+		"pivot":  plan.Build(user, chroot.Pivot{Dir: "/srv/root", ReadOnly: true}, chroot.Bind{Source: "/etc/passwd", Target: "/etc/passwd", ReadOnly: true}),
 	} {
 		file := filepath.Join("testdata", name+".golden")
 		got := withoutNofile(p.String())
