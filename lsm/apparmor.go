@@ -46,7 +46,7 @@ func applyProfile(p *plan.Plan, h host, command, name string, same func(have, wa
 	if err != nil {
 		return err
 	}
-	change{module: "apparmor", dir: dir, request: command + " " + name, want: name, same: same, hints: profileHints}.record(p, h)
+	change{module: "apparmor", ask: dir + "exec", current: dir + "current", request: command + " " + name, want: name, same: same, hints: profileHints}.record(p, h)
 	return nil
 }
 

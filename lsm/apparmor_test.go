@@ -16,6 +16,7 @@ import (
 
 	"github.com/caisson-dev/caisson/chroot"
 	"github.com/caisson-dev/caisson/internal/launch"
+	"github.com/caisson-dev/caisson/internal/sys"
 	"github.com/caisson-dev/caisson/lsm"
 	"github.com/caisson-dev/caisson/plan"
 )
@@ -109,6 +110,9 @@ func TestAppArmor(t *testing.T) {
 		require.NoError(t, proc.Release())
 	})
 	t.Run("joined", func(t *testing.T) { check(t, joined(t, script, lsm.AppArmor(name))) })
+	t.Run("another user", func(t *testing.T) {
+		require.Contains(t, run(t, label, plan.Func(asNobody), lsm.AppArmor(name)), name+" (enforce)\n")
+	})
 	t.Run("listed", func(t *testing.T) {
 		all, err := lsm.Profiles()
 		require.NoError(t, err)
@@ -123,6 +127,13 @@ func withUser(p *plan.Plan) error {
 		dir := "/proc/" + strconv.Itoa(r.PID) + "/"
 		return errors.Join(os.WriteFile(dir+"gid_map", []byte("0 0 1"), 0), os.WriteFile(dir+"uid_map", []byte("0 0 1"), 0))
 	}})
+	return nil
+}
+
+// asNobody changes the user, which makes the child's files in /proc root's.
+func asNobody(p *plan.Plan) error {
+	p.Child(plan.Credentials, plan.Call("setresgid", sys.Setresgid, plan.Int(65534), plan.Int(65534), plan.Int(65534)),
+		plan.Call("setresuid", sys.Setresuid, plan.Int(65534), plan.Int(65534), plan.Int(65534)))
 	return nil
 }
 
@@ -202,6 +213,19 @@ func TestAppArmorStack(t *testing.T) {
 	require.Equal(t, 1, strings.Count(out, "data\n"))
 }
 
+// TestAppArmorNamespace: a profile of a policy namespace, by both ways to write its name.
+func TestAppArmorNamespace(t *testing.T) {
+	needModule(t, "apparmor")
+	dir := tree(t)
+	load(t, secret(":caisson-ns:inside", dir+"/no"))
+	for _, name := range []string{":caisson-ns:inside", ":caisson-ns://inside"} {
+		out := run(t, "read l < /proc/self/attr/apparmor/current; echo $l; cat "+dir+"/ro/f; cat "+dir+"/no/f", lsm.AppArmor(name))
+		require.Contains(t, out, "data\n")
+		require.Equal(t, 1, strings.Count(out, "data\n"))
+		require.Contains(t, out, "Permission denied")
+	}
+}
+
 func TestDockerDefault(t *testing.T) {
 	needModule(t, "apparmor")
 	needParser(t)
@@ -257,6 +281,33 @@ func changeTo(args []string) (string, error) {
 	b := make([]byte, 4096)
 	n, err := r.Read(b)
 	return string(b[:n]), err
+}
+
+// BenchmarkAppArmor compares a start with and without a profile, where AppArmor is enabled.
+func BenchmarkAppArmor(b *testing.B) {
+	m, err := lsm.Active()
+	if err != nil || !m.Has("apparmor") || os.Geteuid() != 0 {
+		b.Skip("needs AppArmor and root")
+	}
+	p := lsm.Profile{Name: "caisson-bench", Files: []lsm.FileRule{{}}, Signals: []lsm.SignalRule{{}}}
+	require.NoError(b, p.Load(context.Background()))
+	defer lsm.RemoveProfile(p.Name)
+	for name, parts := range map[string][]plan.Primitive{"without": nil, "with": {lsm.AppArmor(p.Name)}} {
+		b.Run(name, func(b *testing.B) { benchmark(b, parts...) })
+	}
+}
+
+func benchmark(b *testing.B, parts ...plan.Primitive) {
+	p := plan.Build(parts...)
+	cmd := &plan.Command{Candidates: []string{"/bin/true"}, Args: []string{"true"}, Files: []*os.File{nil, nil, nil}}
+	for b.Loop() {
+		proc, err := launch.Start(context.Background(), p, cmd, launch.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		unix.Wait4(proc.PID, nil, 0, nil)
+		proc.Release()
+	}
 }
 
 // TestAppArmorAbsent: a kernel without it says so before anything is started.

@@ -16,8 +16,9 @@ import (
 // change is a label that the command gets at execve(2).
 type change struct {
 	module  string
-	dir     string // of the attribute files
-	request string // what is written to the file exec
+	ask     string // the file of /proc/PID/attr that takes the label for the next execve
+	current string // the one that has the label
+	request string // what is written
 	want    string
 	same    func(have, want string) bool
 	hints   map[syscall.Errno]string
@@ -40,7 +41,7 @@ func (c change) record(p *plan.Plan, h host) {
 		write = write.Hint(e, hint)
 	}
 	p.Child(plan.Labels,
-		openAttr(proc, "thread-self/"+c.dir+"exec").Save(file),
+		openAttr(proc, "thread-self/"+c.ask).Save(file),
 		write,
 		plan.Call("pread64", unix.SYS_PREAD64, plan.Saved(file), plan.Into(got), plan.Int(labelSize-1), plan.Int(0), plan.Int(0)),
 		plan.Call("close", unix.SYS_CLOSE, plan.Saved(file)))
@@ -62,12 +63,12 @@ func (c change) verify(understood []byte, proc *os.File, pid int) error {
 	if have := text(understood); !c.same(have, c.want) {
 		return &LabelError{c.module, c.want, have}
 	}
-	own, err := readIn(proc, "thread-self/"+c.dir+"current")
+	own, err := readIn(proc, "thread-self/"+c.current)
 	if err != nil {
 		return err
 	}
 	for end := time.Now().Add(c.patience()); ; time.Sleep(20 * time.Microsecond) {
-		current, err := readIn(proc, strconv.Itoa(pid)+"/"+c.dir+"current")
+		current, err := readIn(proc, strconv.Itoa(pid)+"/"+c.current)
 		switch {
 		case err != nil:
 			return err

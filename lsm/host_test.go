@@ -264,7 +264,7 @@ func TestVerify(t *testing.T) {
 			proc, err := simulated(t, files).openProc()
 			require.NoError(t, err)
 			defer proc.Close()
-			ch := change{module: "apparmor", dir: "attr/apparmor/", want: "p", same: sameStack, wait: time.Millisecond}
+			ch := change{module: "apparmor", current: "attr/apparmor/current", want: "p", same: sameStack, wait: time.Millisecond}
 			err = ch.verify(append([]byte(c.understood), make([]byte, 10)...), proc, 7)
 			require.ErrorIs(t, err, c.err)
 			var l *LabelError
@@ -287,7 +287,7 @@ func TestVerifyWaits(t *testing.T) {
 		os.WriteFile(h.root+"/new", []byte("p (enforce)\n"), 0o600)
 		os.Rename(h.root+"/new", h.root+"/proc/7/attr/apparmor/current")
 	}()
-	c := change{module: "apparmor", dir: "attr/apparmor/", want: "p", same: sameStack}
+	c := change{module: "apparmor", current: "attr/apparmor/current", want: "p", same: sameStack}
 	require.NoError(t, c.verify([]byte("p (enforce)\n"), proc, 7))
 }
 

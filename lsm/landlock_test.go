@@ -344,6 +344,30 @@ func TestScript(t *testing.T) {
 	}
 }
 
+// TestFurtherCommand: what is executed later in the sandbox is restricted as the first command is, by rules of its own root.
+func TestFurtherCommand(t *testing.T) {
+	needABI(t, 1)
+	if os.Geteuid() != 0 {
+		t.Skip("as an ordinary user the sandbox is entered by the root package, which has the way for it; its tests do")
+	}
+	dir := tree(t)
+	out, err := tryJoined(t, "cat "+dir+"/ro/f; cat "+dir+"/no/f", rules(lsm.ReadOnly(dir+"/ro")))
+	require.NoError(t, err)
+	require.Contains(t, out, "data\n")
+	require.Contains(t, out, "Permission denied")
+}
+
+// TestInit: process 1 is our program, which executes the command under the rules.
+func TestInit(t *testing.T) {
+	needABI(t, 1)
+	cmd := shell("echo $$; cat /etc/passwd")
+	cmd.Init = true
+	out, err := startCommand(t, cmd, plan.Func(isolated), chroot.Host{}, rules())
+	require.NoError(t, err)
+	require.Contains(t, out, "2\n")
+	require.Contains(t, out, "Permission denied")
+}
+
 // TestPrepared: one rule set for many starts, at the same time; the same file is meant by another path.
 func TestPrepared(t *testing.T) {
 	needABI(t, 1)

@@ -49,15 +49,15 @@ func (s reservations) reserve() (*Reservation, error) {
 	if s.n == 0 {
 		s.n = maxCategory + 1
 	}
+	used, err := s.host.usedLevels()
+	if err != nil {
+		return nil, err
+	}
 	dir, err := s.open()
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	used, err := s.host.usedLevels()
-	if err != nil {
-		return nil, err
-	}
 	pairs := s.n * (s.n - 1) / 2
 	for i, first := 0, rand.IntN(pairs); i < pairs; i++ {
 		c := pair((first + i) % pairs)

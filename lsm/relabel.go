@@ -28,7 +28,8 @@ func (e *RelabelError) Unwrap() error { return e.Err }
 // those of one sandbox, [Context.With]). The path itself may be reached by symbolic links; below it none is followed, but labelled itself.
 //
 // The host stays as it is: directories of the system and their roots, the caller's home, /, are refused with EPERM; so is a file that has a hard link outside of the
-// tree, where it may be anything. Mounts below path are EXDEV. Where the file system has no labels, the error is errors.ErrUnsupported. All this is known before
+// tree, where it may be anything. Mounts below path are EXDEV. Where the kernel does not have SELinux
+// enabled, or the file system has no labels, the error is errors.ErrUnsupported. All this is known before
 // the first file is changed; but something else may change the tree meanwhile. It needs CAP_MAC_ADMIN or the policy's permission, and to own the files or
 // CAP_FOWNER.
 func Relabel(path string, c Context) error { return here().relabel(path, c) }
@@ -37,6 +38,9 @@ const labelXattr = "security.selinux"
 
 func (h host) relabel(path string, c Context) error {
 	if err := c.check(); err != nil {
+		return err
+	}
+	if _, err := h.need("selinux", ""); err != nil { // a label that nobody looks at
 		return err
 	}
 	root, err := openPath(path, 0)

@@ -122,5 +122,3 @@ func printable(s string) string {
 	}
 	return s
 }
-
-func (i intent) ofFiles() bool { return i == readOnly || i == readWrite || i == execute }

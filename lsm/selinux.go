@@ -53,7 +53,7 @@ func (s SELinux) apply(p *plan.Plan, h host) error {
 		return err
 	}
 	text := s.Process.String()
-	change{module: "selinux", dir: dir, request: text, want: text, same: sameContext, hints: contextHints}.record(p, h)
+	change{module: "selinux", ask: dir + "exec", current: dir + "current", request: text, want: text, same: sameContext, hints: contextHints}.record(p, h)
 	return nil
 }
 

@@ -74,6 +74,9 @@ func TestSELinux(t *testing.T) {
 	t.Run("user namespace", func(t *testing.T) {
 		check(t, run(t, script, plan.Func(isolated), plan.Func(withUser), label))
 	})
+	t.Run("another user", func(t *testing.T) {
+		require.Contains(t, run(t, showLabel, plan.Func(asNobody), label), label.Process.String())
+	})
 	t.Run("fork", func(t *testing.T) {
 		out, err := startWith(t, launch.Options{NoVfork: true}, shell(script), label)
 		require.NoError(t, err)
@@ -243,6 +246,16 @@ func TestReserved(t *testing.T) {
 	out, err := startCommand(t, helper(self, "signal", strconv.Itoa(sleep.Process.Pid)), lsm.SELinux{Process: process.With(one.Categories)})
 	require.NoError(t, err)
 	require.Equal(t, "EPERM\n", strings.ReplaceAll(out, "EACCES", "EPERM"))
+}
+
+// BenchmarkSELinux compares a start with and without a label, where SELinux is enabled.
+func BenchmarkSELinux(b *testing.B) {
+	if err := lsm.CheckContext(process); err != nil || os.Geteuid() != 0 {
+		b.Skip("needs SELinux, a policy with container_t, and root")
+	}
+	for name, parts := range map[string][]plan.Primitive{"without": nil, "with": {lsm.SELinux{Process: process}}} {
+		b.Run(name, func(b *testing.B) { benchmark(b, parts...) })
+	}
 }
 
 func TestSELinuxJoined(t *testing.T) {
