@@ -228,25 +228,28 @@ func (f *field) rows() (all []row) {
 // program that starts the same sandboxes meanwhile.
 func (f *field) stops() ([]row, error) {
 	const turns = 5
-	h, sandbox := f.hosts[0], "B"
-	rows := []row{{Name: "starts nothing"}, {Name: "starts nothing, beside C by hand"}, {Name: "starts by os/exec"}, {Name: "starts by caisson"}}
+	h := f.hosts[0]
+	contestants := []struct{ name, kind, beside string }{{"starts nothing", "nothing", ""}, {"starts nothing, beside A by C", "nothing", "A"},
+		{"starts nothing, beside B by C", "nothing", "B"}, {"starts by os/exec", "os/exec", ""}, {"starts A by caisson", "A", ""},
+		{"starts B by caisson", "B", ""}}
+	rows := make([]row, len(contestants))
 	count := strconv.Itoa(f.w.Options.Starts / turns)
 	took := int64(time.Second)
 	for range turns {
-		for i, kind := range []string{"nothing", "nothing", "os/exec", sandbox} {
-			beside := i == 1 && len(f.floors) > 0
+		for i, c := range contestants {
+			beside := c.beside != "" && len(f.floors) > 0
 			if beside {
-				f.floors[0].send(sandbox, f.w.program(), count)
+				f.floors[0].send(c.beside, f.w.program(), count)
 			}
-			d, err := h.ask("gc", kind, f.w.program(), count, strconv.FormatInt(took, 10))
+			d, err := h.ask("gc", c.kind, f.w.program(), count, strconv.FormatInt(took, 10))
 			if beside && err == nil {
 				_, err = f.floors[0].receive()
 			}
 			if err != nil {
 				return nil, err
 			}
-			rows[i].Nanos = append(rows[i].Nanos, nanoseconds(d[1:])...)
-			if kind == sandbox {
+			rows[i].Name, rows[i].Nanos = c.name, append(rows[i].Nanos, nanoseconds(d[1:])...)
+			if c.kind == "B" {
 				took = int64(d[0])
 			}
 			if i != 0 {
