@@ -75,6 +75,7 @@ type ruleFor struct {
 	branches []branch
 	rule     int
 	through  bool // by way of a multiplexer
+	plain    bool // the rule has no condition, nor one that always holds
 }
 
 func (l *lowering) add(index int, r Rule) {
@@ -83,12 +84,12 @@ func (l *lowering) add(index int, r Rule) {
 			l.apart(index, k.name, r)
 		}
 		if nr := k.number(l.arch); nr >= 0 {
-			l.put(uint32(nr), ruleFor{call: k.call, explicit: k.explicit, branches: r.resolve(k.call, l.arch, index), rule: index})
+			l.put(uint32(nr), ruleFor{call: k.call, explicit: k.explicit, branches: r.resolve(k.call, l.arch, index), rule: index, plain: r.When == nil})
 		}
 	}
 	for _, nr := range r.Numbers {
 		k := l.arch.byNumber(nr)
-		l.put(uint32(nr), ruleFor{call: k, explicit: true, branches: r.resolve(k, l.arch, index), rule: index})
+		l.put(uint32(nr), ruleFor{call: k, explicit: true, branches: r.resolve(k, l.arch, index), rule: index, plain: r.When == nil})
 	}
 }
 
@@ -148,11 +149,9 @@ func (l *lowering) decide(nr uint32, rules []ruleFor) (decision, error) {
 func (l *lowering) decideOCI(nr uint32, rules []ruleFor) (decision, error) {
 	d := decision{nr: nr, call: rules[0].call}
 	for _, r := range rules {
-		for _, b := range r.branches {
-			if len(b.when) == 0 {
-				d.branches = []branch{b}
-				return d, nil
-			}
+		if r.plain {
+			d.branches = r.branches
+			return d, nil
 		}
 	}
 	for _, r := range rules {

@@ -56,7 +56,7 @@ func syntaxError(text []byte, err error) error {
 	var kind *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &syntax):
-		e.Line = lineAt(text, syntax.Offset)
+		e.Line = lineAt(text, syntax.Offset-1) // it is behind the bad byte
 	case errors.As(err, &kind):
 		e.Line, e.Field = lineAt(text, kind.Offset), kind.Field
 		e.Err = invalid(fmt.Sprintf("%s does not fit here", kind.Value))
