@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/internal/sys"
 )
 
 // Answer is memory into which a call of the child writes and which the parent reads in an action of [Plan.After].
@@ -35,6 +37,7 @@ func (r *Run) Answer(a Answer) []byte {
 type answer struct {
 	size   int
 	memory []byte
+	mapped bool // it is to be unmapped
 }
 
 func newAnswers(sizes []int) []answer {
@@ -48,23 +51,42 @@ func newAnswers(sizes []int) []answer {
 	return all
 }
 
-// address maps memory that also a child shares which gets a copy of all other. A start that is tried once more begins with
-// zeros. Where there is no memory, the address is 0, and the call fails.
-func (a *answer) address() uintptr {
-	if a.memory == nil {
-		m, err := unix.Mmap(-1, 0, a.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
-		if err != nil {
-			return 0
-		}
-		a.memory = m
+// Fresh begins a try of the start, with answers of zeros. A child that gets a copy of the memory needs them in memory that is shared all
+// the same. For launchers.
+func (r *Run) Fresh(copied bool) {
+	r.copied = copied
+	for i := range r.answers {
+		r.answers[i].free()
 	}
-	clear(a.memory)
-	return uintptr(unsafe.Pointer(&a.memory[0]))
+}
+
+// address is 0 where there is no memory, and the call fails.
+func (a *answer) address(m *sys.Memory, copied bool) uintptr {
+	if a.memory == nil {
+		a.allocate(copied)
+	}
+	switch {
+	case a.memory == nil:
+		return 0
+	case a.mapped:
+		return uintptr(unsafe.Pointer(&a.memory[0]))
+	}
+	return m.Bytes(a.memory)
+}
+
+func (a *answer) allocate(copied bool) {
+	if !copied {
+		a.memory = make([]byte, a.size)
+		return
+	}
+	if b, err := unix.Mmap(-1, 0, a.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS); err == nil {
+		a.memory, a.mapped = b, true
+	}
 }
 
 func (a *answer) free() {
-	if a.memory != nil {
+	if a.mapped {
 		unix.Munmap(a.memory)
-		a.memory = nil
 	}
+	a.memory, a.mapped = nil, false
 }

@@ -172,7 +172,7 @@ func (a Arg) lower(m *sys.Memory, r *Run) uintptr {
 	case kindData:
 		return a.pointer(m, r)
 	case kindAnswer:
-		return r.answers[a.n].address()
+		return r.answers[a.n].address(m, r.copied)
 	case kindNull:
 		return 0
 	}

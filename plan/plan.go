@@ -93,6 +93,7 @@ type Run struct {
 	kept    []*os.File // by Keep
 	values  map[any]any
 	answers []answer
+	copied  bool
 }
 
 // File gives the descriptor that stands behind f in this start. It is nil until it has been opened, and closed when

@@ -47,6 +47,7 @@ const cloneClearSighand = 0x100000000
 func (s *start) lower(w way) error {
 	p := &program{way: w, slots: make([]uintptr, s.plan.Slots()+1), size: len(s.steps) + 24, closesRanges: haveCloseRange()}
 	s.prog = p
+	s.run.Fresh(!w.vfork)
 	for i := range p.slots {
 		p.slots[i] = ^uintptr(0) // what was skipped is no descriptor
 	}
