@@ -41,7 +41,7 @@ func (c change) record(p *plan.Plan, h host) {
 		write = write.Hint(e, hint)
 	}
 	p.Child(plan.Labels,
-		openAttr(proc, "thread-self/"+c.ask).Save(file),
+		openAttr(proc, "self/"+c.ask).Save(file), // its only thread
 		write,
 		plan.Call("pread64", unix.SYS_PREAD64, plan.Saved(file), plan.Into(got), plan.Int(labelSize-1), plan.Int(0), plan.Int(0)),
 		plan.Call("close", unix.SYS_CLOSE, plan.Saved(file)))
@@ -63,16 +63,20 @@ func (c change) verify(understood []byte, proc *os.File, pid int) error {
 	if have := text(understood); !c.same(have, c.want) {
 		return &LabelError{c.module, c.want, have}
 	}
-	own, err := readIn(proc, "thread-self/"+c.current)
-	if err != nil {
-		return err
-	}
-	for end := time.Now().Add(c.patience()); ; time.Sleep(20 * time.Microsecond) {
+	end := time.Now().Add(c.patience())
+	for tries := 0; ; tries++ {
+		if tries > 20 { // to sleep takes longer than execve has most often left
+			time.Sleep(50 * time.Microsecond)
+		}
 		current, err := readIn(proc, strconv.Itoa(pid)+"/"+c.current)
+		if err != nil || c.same(text([]byte(current)), c.want) {
+			return err
+		}
+		own, err := readIn(proc, "thread-self/"+c.current)
 		switch {
 		case err != nil:
 			return err
-		case current != own || c.same(text([]byte(current)), c.want):
+		case current != own:
 			return nil
 		case time.Now().After(end):
 			return &LabelError{c.module, c.want, text([]byte(current))}

@@ -293,18 +293,18 @@ func TestVerifyWaits(t *testing.T) {
 
 // TestHostileProc: files of a procfs that are something else. CVE-2019-16884, CVE-2025-52881.
 func TestHostileProc(t *testing.T) {
-	h := simulated(t, map[string]string{"/sys/kernel/security/lsm": "apparmor", "/proc/thread-self/attr/apparmor/x": ""})
+	h := simulated(t, map[string]string{"/sys/kernel/security/lsm": "apparmor", "/proc/self/attr/apparmor/x": ""})
 	victim := filepath.Join(t.TempDir(), "victim")
 	require.NoError(t, os.WriteFile(victim, nil, 0o644))
-	require.NoError(t, os.Symlink(victim, h.root+"/proc/thread-self/attr/apparmor/exec"))
+	require.NoError(t, os.Symlink(victim, h.root+"/proc/self/attr/apparmor/exec"))
 	_, err := launchSimulated(t, simAppArmor{h, "exec", "p"})
 	require.ErrorIs(t, err, syscall.EXDEV)
 	b, err := os.ReadFile(victim)
 	require.NoError(t, err)
 	require.Empty(t, b)
 	// A plain file takes the label and gives it back, but the command does not have it.
-	require.NoError(t, os.Remove(h.root+"/proc/thread-self/attr/apparmor/exec"))
-	require.NoError(t, os.WriteFile(h.root+"/proc/thread-self/attr/apparmor/exec", nil, 0o666))
+	require.NoError(t, os.Remove(h.root+"/proc/self/attr/apparmor/exec"))
+	require.NoError(t, os.WriteFile(h.root+"/proc/self/attr/apparmor/exec", nil, 0o666))
 	_, err = launchSimulated(t, simAppArmor{h, "exec", "p"})
 	var l *LabelError
 	require.ErrorAs(t, err, &l)

@@ -71,7 +71,7 @@ func (s SELinux) keyring(p *plan.Plan, h host, dir string) error {
 	proc := p.Open(`"/proc" as proc`, func(*plan.Run) (*os.File, error) { return h.openProc() })
 	file, got, text := p.Slot(), p.Answer(labelSize), s.Keyring.String()
 	p.Child(plan.Labels,
-		openAttr(proc, "thread-self/"+dir+"keycreate").Save(file),
+		openAttr(proc, "self/"+dir+"keycreate").Save(file),
 		plan.Call("write", unix.SYS_WRITE, plan.Saved(file), plan.Str(text), plan.Int(len(text))).
 			Hint(syscall.EINVAL, contextHints[syscall.EINVAL]).Hint(syscall.EACCES, contextHints[syscall.EACCES]),
 		plan.Call("pread64", unix.SYS_PREAD64, plan.Saved(file), plan.Into(got), plan.Int(labelSize-1), plan.Int(0), plan.Int(0)),
