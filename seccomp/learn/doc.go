@@ -16,11 +16,15 @@
 // library are missing in it. Let the program do all that it does, several times, and merge. While it learns, the program may do whatever the rest of the sandbox
 // lets it do: do not learn from a program that is not trusted.
 //
-// What a command needs in any case is always in a policy: execve and exit_group, and the returns from signals. [Profile.WithInit] adds what an init process
+// What a command needs in any case is always in a policy: execve and exit_group, the returns from signals, and a few that every program makes and that do no harm, as close and munmap. [Profile.WithInit] adds what an init process
 // (caisson.Init) needs.
 //
 // # Source
 //
-// Calls are noted by user notification (package notify), which costs some microseconds a call and misses nothing. A program that has a supervisor of its own cannot be run under another; for
+// Calls are noted by user notification (package notify), which costs some microseconds a call and misses nothing. It has one effect on the program: a signal that
+// comes in the moment before the supervisor has received a call interrupts it. Where the signal's handler was not installed with SA_RESTART, the
+// call fails with EINTR, also one that does not otherwise, as fork: a program that does not bear it has to be run again.
+//
+// A program that has a supervisor of its own cannot be run under another; for
 // such, [ReadAudit] reads a profile from the audit log of calls that a filter has logged (seccomp.Log). The log is lossy: the kernel limits its rate.
 package learn

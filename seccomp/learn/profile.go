@@ -135,9 +135,11 @@ func (p Profile) WithInit() Profile {
 	return Merge(p, init)
 }
 
-// always are calls that a command needs although it may not have made them while it was watched: it is started by the first two and ended by
-// the next; the others come when a signal does.
-var always = []string{"execve", "execveat", "exit", "exit_group", "rt_sigreturn", "restart_syscall"}
+// always are calls that are in each policy, and of which nobody is asked while a program is watched. A command is started by the first two and ended by
+// the next; the others of the first line come when a signal does. Those of the second line every program makes; nobody must be
+// asked about them, because programs do not expect that a signal interrupts them: close(2) would not be tried again.
+var always = []string{"execve", "execveat", "exit", "exit_group", "rt_sigreturn", "sigreturn", "restart_syscall",
+	"brk", "close", "dup", "dup2", "dup3", "munmap", "rt_sigaction", "rt_sigprocmask"}
 
 // Policy allows what is in the profile. Everything else is answered by otherwise; calls of an architecture that is not in the profile, with the end of
 // the process. The zero value of otherwise is EPERM, as in seccomp.Policy.

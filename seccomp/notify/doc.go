@@ -19,6 +19,11 @@
 // acts with the rights of its own process, which are most often more than the target's: whatever the target's own rights should have
 // forbidden is for the handler to forbid.
 //
+// # Signals
+//
+// A signal interrupts a notified call as long as the supervisor has not received it, some microseconds. The call is then not made. If the signal has a handler without SA_RESTART, the
+// call fails with EINTR, whatever call it is: a program does not expect that of close(2), say, and loses a descriptor. Ask about calls that may fail.
+//
 // # A supervisor
 //
 // [Filter] is the part of a sandbox that installs the filter and has its listener served. Where there are many sandboxes, one [Supervisor] serves
