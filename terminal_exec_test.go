@@ -6,10 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -76,6 +78,18 @@ var hostile = map[string]struct {
 	"a full instance":  {"mount -t devpts -o newinstance,ptmxmode=666,max=1 none /dev/pts; exec 9<>/dev/pts/ptmx", syscall.ENOSPC},
 }
 
+// rooted is an ordinary sandbox whose command is root of a user namespace, with all capabilities in it.
+func rooted(t *testing.T) caisson.Sandbox {
+	t.Helper()
+	id := 70000
+	if os.Geteuid() != 0 {
+		needUserNamespace(t)
+		id = os.Geteuid()
+	}
+	parts := slices.DeleteFunc(isolated(), func(p plan.Primitive) bool { _, own := p.(plan.Func); return own })
+	return caisson.New(append(parts, clone(unix.CLONE_NEWPID|unix.CLONE_NEWNS), inUserNamespace(id))...)
+}
+
 // TestTerminalHostile: nothing is opened but the ptmx of a devpts, and what is refused leaves nothing behind.
 func TestTerminalHostile(t *testing.T) {
 	if _, err := exec.LookPath("mount"); err != nil {
@@ -84,11 +98,7 @@ func TestTerminalHostile(t *testing.T) {
 	before := openDescriptors(t)
 	for name, h := range hostile {
 		t.Run(name, func(t *testing.T) {
-			s := box(t)
-			if os.Geteuid() == 0 {
-				s = box(t, inUserNamespace(70000), caisson.User{NoSetGroups: true})
-			}
-			c := s.Command("/bin/sh", "-c", h.script+"; echo done; exec cat")
+			c := rooted(t).Command("/bin/sh", "-c", h.script+"; echo done; exec cat")
 			c.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 			first := watch(t, c)
 			require.NotContains(t, first.until(t, "done\r\n"), "mount:")
@@ -162,6 +172,7 @@ func TestCVE_2025_52565(t *testing.T) {
 				if unix.Renameat2(unix.AT_FDCWD, filepath.Join(dir, "dev"), unix.AT_FDCWD, decoy, unix.RENAME_EXCHANGE) == nil {
 					exchanges++
 				}
+				time.Sleep(time.Microsecond) // or the starts would have no processor
 			}
 		}
 	})

@@ -180,15 +180,18 @@ func userNamespace() plan.Primitive {
 
 func oneID(id int) string { return fmt.Sprintf("%d %d 1", id, id) }
 
-// write writes to a file of the child, which is not ours while another start keeps the dumpable flag cleared.
-func write(r *plan.Run, name, text string) error {
-	for {
-		err := os.WriteFile(name, []byte(text), 0)
+// write writes to a file of the child, which is not ours while another start keeps the dumpable flag cleared, and never again when the
+// child has ended.
+func write(r *plan.Run, name, text string) (err error) {
+	for range 200 {
+		err = os.WriteFile(name, []byte(text), 0)
 		if !errors.Is(err, syscall.EACCES) || r.Context.Err() != nil {
 			return err
 		}
 		if err := dumpable.Wait(r.Context); err != nil {
 			return err
 		}
+		time.Sleep(50 * time.Microsecond)
 	}
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -87,6 +88,12 @@ func TestTakeAtCanceled(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 		_, err := Start(ctx, plan.Build(takes(plan.Mounts, "/", func(r *plan.Run, f *os.File) error {
 			<-r.Context.Done()
+			for range 10000 { // the child is killed while it waits for this
+				if b, _ := os.ReadFile("/proc/" + strconv.Itoa(r.PID) + "/stat"); strings.Contains(string(b), ") Z ") {
+					break
+				}
+				time.Sleep(time.Millisecond)
+			}
 			return f.Close()
 		})), trueCommand(), opt)
 		cancel()
@@ -109,5 +116,23 @@ func TestTakeAtLimits(t *testing.T) {
 		ws, err := finish(proc)
 		require.NoError(t, err, name)
 		require.Zero(t, ws, name)
+	}
+}
+
+// TestChildFailsFirst: what the child could not do is the error, and not what the parent could not do because the child had ended.
+func TestChildFailsFirst(t *testing.T) {
+	unchanged(t)
+	for name, opt := range ways {
+		err := run(opt, does(plan.Sources, plan.Call("close", unix.SYS_CLOSE, plan.Int(-1)).Early()), served(func(r *plan.Run) error {
+			for range 10000 {
+				if b, _ := os.ReadFile("/proc/" + strconv.Itoa(r.PID) + "/stat"); strings.Contains(string(b), ") Z ") {
+					return errors.New("there is no child")
+				}
+				time.Sleep(time.Millisecond)
+			}
+			return nil
+		}))
+		require.ErrorIs(t, err, syscall.EBADF, name)
+		require.NotContains(t, err.Error(), "there is no child", name)
 	}
 }

@@ -153,7 +153,10 @@ func (s *start) collect(v *server, stop func()) (p *Process, err error) {
 	if !s.prog.way.vfork {
 		s.awaitReport()
 	}
-	if err = v.end(s.prog); err == nil {
+	err = v.end(s.prog)
+	if own := s.callFailed(); own != nil {
+		err = own // and whatever the parent was about to do for the child could not be done
+	} else if err == nil {
 		err = s.childError()
 	}
 	if err == nil {
@@ -182,13 +185,18 @@ func (s *start) awaitReport() {
 	io.Copy(io.Discard, s.prog.report[0])
 }
 
-// childError says why a child has not executed the command, or nil.
-func (s *start) childError() error {
+// callFailed is the error of the call that has failed in a child, or nil.
+func (s *start) callFailed() error {
 	for i, c := range s.prog.children {
 		if c.failed > 0 {
 			return s.callError(s.prog.calls[i][c.failed-1].Step, c.errno)
 		}
 	}
+	return nil
+}
+
+// childError says why a child in which no call has failed has not executed the command, or nil.
+func (s *start) childError() error {
 	n := len(s.prog.children) - 1
 	c := s.prog.children[n]
 	if calls := s.prog.calls[n]; c.tid == 0 || s.steps[calls[c.at].Step].Kind != plan.StepExec {
