@@ -21,6 +21,7 @@ import (
 	"strings"
 
 	"github.com/caisson-dev/caisson"
+	"github.com/caisson-dev/caisson/caps"
 	"github.com/caisson-dev/caisson/chroot"
 	"github.com/caisson-dev/caisson/namespaces"
 	"github.com/caisson-dev/caisson/plan"
@@ -78,7 +79,7 @@ func command(filter plan.Primitive) *caisson.Cmd {
 	if os.Geteuid() != 0 {
 		set |= namespaces.User
 	}
-	sandbox := caisson.New(set, chroot.Host{}, chroot.Proc{}, chroot.Dev{}, chroot.Tmpfs{Path: "/tmp"}, caisson.DieWithParent{}, filter)
+	sandbox := caisson.New(set, chroot.Host{}, chroot.Proc{}, chroot.Dev{}, chroot.Tmpfs{Path: "/tmp"}, caisson.DieWithParent{}, caps.Drop(caps.All), filter)
 	cmd := sandbox.Command(flag.Arg(0), flag.Args()[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return cmd

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson"
+	"github.com/caisson-dev/caisson/caps"
 	"github.com/caisson-dev/caisson/chroot"
 	"github.com/caisson-dev/caisson/namespaces"
 	"github.com/caisson-dev/caisson/seccomp"
@@ -59,7 +60,7 @@ func run() error {
 	if os.Geteuid() != 0 {
 		set |= namespaces.User
 	}
-	sandbox := caisson.New(set, chroot.Host{}, chroot.Proc{}, chroot.Dev{}, chroot.Tmpfs{Path: "/tmp"}, caisson.DieWithParent{},
+	sandbox := caisson.New(set, chroot.Host{}, chroot.Proc{}, chroot.Dev{}, chroot.Tmpfs{Path: "/tmp"}, caisson.DieWithParent{}, caps.Drop(caps.All),
 		notify.Filter{Program: program, Handler: s.handle})
 	cmd := sandbox.Command(flag.Arg(0), flag.Args()[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
