@@ -4,11 +4,7 @@ package cgroups
 
 import (
 	"bytes"
-	"errors"
 	"math"
-	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // parseInt reads a number with a line break after it, without an allocation.
@@ -46,29 +42,4 @@ func cutWord(b *[]byte) []byte {
 	word, rest, _ := bytes.Cut(*b, []byte{' '})
 	*b = rest
 	return word
-}
-
-// resetPeak opens memory.peak and resets it: what is read by this descriptor counts from then on, and by no other.
-func (g *Group) resetPeak(d *dir) error {
-	fd, err := d.kernel.open(d.fd(), "memory.peak", unix.O_RDWR)
-	if err == nil {
-		_, err = d.kernel.write(fd, "reset")
-	}
-	if err != nil {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
-		e := d.failed("write", "memory.peak", "reset", err).(*Error)
-		if err == unix.EACCES || err == unix.EINVAL || err == unix.ENOENT {
-			e.Err = &reason{"resetting it needs Linux 6.12", errors.Join(err, errors.ErrUnsupported)}
-		}
-		return e
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.peak != nil {
-		g.peak.Close()
-	}
-	g.peak = os.NewFile(uintptr(fd), "memory.peak")
-	return nil
 }

@@ -45,7 +45,7 @@ func TestSetAndReadBack(t *testing.T) {
 	require.EqualValues(t, 128*cgroups.MiB, l.Memory)
 	require.EqualValues(t, 64*cgroups.MiB, l.Swap)
 	require.EqualValues(t, 16*cgroups.MiB, l.MemoryLow)
-	require.EqualValues(t, cgroups.NoLimit, l.PIDs)
+	require.EqualValues(t, int64(cgroups.NoLimit), l.PIDs)
 	require.Equal(t, 0.4, l.CPUs)
 	require.Equal(t, 50*time.Millisecond, l.CPUPeriod)
 	if l.CPUShares != 0 {
@@ -58,7 +58,7 @@ func TestSetAndReadBack(t *testing.T) {
 	l, err = g.Limits()
 	require.NoError(t, err)
 	require.EqualValues(t, 256*cgroups.MiB, l.Memory)
-	require.EqualValues(t, cgroups.None, l.Swap)
+	require.EqualValues(t, int64(cgroups.None), l.Swap)
 	require.Equal(t, float64(cgroups.NoLimit), l.CPUs)
 }
 

@@ -16,6 +16,9 @@ func ParseBytes(s string) (int64, error) {
 	if s == "max" {
 		return NoLimit, nil
 	}
+	if strings.HasPrefix(s, "-") {
+		return 0, &LimitError{"bytes", s, "is negative"}
+	}
 	digits, unit := split(s)
 	if unit != " " {
 		unit = strings.ToLower(strings.TrimPrefix(unit, " "))
@@ -65,6 +68,9 @@ var suffixes = map[string][2]int{ // base and exponent
 
 // parseRat reads a quantity of Kubernetes exactly.
 func parseRat(what, s string) (*big.Rat, error) {
+	if strings.HasPrefix(s, "-") {
+		return nil, &LimitError{what, s, "is negative"}
+	}
 	digits, suffix := split(s)
 	unit, ok := suffixes[suffix]
 	if !ok {
@@ -97,10 +103,7 @@ func split(s string) (digits, unit string) {
 
 // decimal reads digits with at most one point. Forty of them are enough for anybody, and few enough to reckon with.
 func decimal(what, s, digits string) (*big.Rat, error) {
-	switch {
-	case strings.HasPrefix(s, "-"):
-		return nil, &LimitError{what, s, "is negative"}
-	case len(digits) == 0 || len(digits) > 40 || strings.Count(digits, ".") > 1 || digits[0] == '.' || digits[len(digits)-1] == '.':
+	if len(digits) == 0 || len(digits) > 40 || strings.Count(digits, ".") > 1 || digits[0] == '.' || digits[len(digits)-1] == '.' {
 		return nil, &LimitError{what, s, "is no number"}
 	}
 	r, ok := new(big.Rat).SetString(digits)

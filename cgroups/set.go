@@ -1,0 +1,91 @@
+//go:build linux
+
+package cgroups
+
+import (
+	"errors"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// Set changes limits of the group, also while processes run in it. It stops at the first file that refuses its value; what has been
+// written before stays. Memory below what is in use makes the kernel reclaim, and then kill.
+func (g *Group) Set(l Limits) error {
+	writes, err := l.lower(g.all)
+	if err != nil {
+		return err
+	}
+	needed := needs(writes, &l)
+	if err := g.checkNeeds(needed); err != nil {
+		return err
+	}
+	if d := g.v2(); d != nil {
+		if err := d.enableAbove(slices.DeleteFunc(needed, func(c string) bool { return !slices.Contains(d.controllers, c) })); err != nil {
+			return err
+		}
+	}
+	return g.apply(writes, &l)
+}
+
+// enableAbove has the group above give controllers to this one.
+func (d *dir) enableAbove(controllers []string) error {
+	if len(controllers) == 0 || d.path == "/" {
+		return nil
+	}
+	lack, err := d.lacking("cgroup.controllers", controllers)
+	if err != nil || len(lack) == 0 {
+		return err
+	}
+	parent, err := d.openDir(path.Dir(d.path))
+	if err != nil {
+		return err
+	}
+	defer parent.f.Close()
+	return parent.enable(lack)
+}
+
+// apply writes the settings.
+func (g *Group) apply(writes []setting, l *Limits) error {
+	for i, w := range writes {
+		err := g.write(w)
+		// Version 1 keeps the limit of memory below that of memory and swap, so the two are raised in one order and lowered in the other.
+		if i+1 < len(writes) && w.file == "memory.limit_in_bytes" && errors.Is(err, syscall.EINVAL) && writes[i+1].field == "Swap" {
+			if g.write(writes[i+1]) == nil {
+				err = g.write(w)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return g.setDevices(l.Devices)
+}
+
+func (g *Group) write(w setting) error {
+	d, ok := g.dir(w.controller)
+	if !ok {
+		return missing("set", w.field, w.controller, g.String(), "the group has no directory in the controller's hierarchy")
+	}
+	err := d.write(w.file, w.value)
+	if w.alt != "" && errors.Is(err, syscall.ENOENT) {
+		if alt := d.write(w.alt, strings.TrimPrefix(w.value, "default ")); !errors.Is(alt, syscall.ENOENT) {
+			err = alt
+		}
+	}
+	var e *Error
+	if errors.As(err, &e) && gone(e.Err) {
+		d.explain(e, w)
+	}
+	return err
+}
+
+// explain tells a file that this kernel lacks from a group that is gone.
+func (d *dir) explain(e *Error, w setting) {
+	if _, err := d.read("cgroup.procs", make([]byte, 16)); gone(err) {
+		e.Hint = "the group has been removed"
+	} else if e.Err == syscall.ENOENT {
+		e.Err = &reason{"this kernel has no such file", errors.Join(e.Err, errors.ErrUnsupported)}
+	}
+}
