@@ -44,11 +44,15 @@ func (c change) record(p *plan.Plan, h host) {
 		openAttr(proc, "self/"+c.ask).Save(file), // its only thread
 		write,
 		plan.Call("pread64", unix.SYS_PREAD64, plan.Saved(file), plan.Into(got), plan.Int(labelSize-1), plan.Int(0), plan.Int(0)),
-		plan.Call("close", unix.SYS_CLOSE, plan.Saved(file)))
+		plan.Call("close", unix.SYS_CLOSE, plan.Saved(file)),
+		closeProc(proc))
 	p.After(plan.Action{Name: "look for the label " + strconv.Quote(c.want), Each: true, Do: func(r *plan.Run) error {
 		return c.verify(r.Answer(got), r.File(proc), r.PID)
 	}})
 }
+
+// closeProc is for execve: a path of a hostile root that leads through /proc/self/fd finds nothing of the host's.
+func closeProc(proc plan.File) plan.Op { return plan.Call("close", unix.SYS_CLOSE, plan.FD(proc)) }
 
 func openAttr(proc plan.File, name string) plan.Op {
 	return plan.Call("openat2", unix.SYS_OPENAT2, plan.FD(proc), plan.Str(name),

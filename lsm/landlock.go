@@ -23,7 +23,7 @@ import (
 // given, changes of mode, owner and times, stat(2), chdir(2), sockets in the file system, UDP.
 //
 // Paths are those of the sandbox's own root. The command resolves them itself, last of all, and follows symbolic links but
-// for those of /proc/PID/fd and the like. A path that does not exist is an error of the start that names it, unless the rule is [Rule.Optional]. Where there
+// for those of /proc/PID/fd and the like; so a hostile root can lead a rule to another place in itself. A path that does not exist is an error of the start that names it, unless the rule is [Rule.Optional]. Where there
 // is no root of the sandbox's own, or the root shows the caller's files, [Landlock.Prepare] does the work once for many starts.
 //
 // The rules are exact: what the kernel cannot enforce is a [*RuleError] that names the rule and the version of Landlock that it
@@ -70,7 +70,7 @@ func applyRules(p *plan.Plan, rules []Rule, k landlock, best bool) error {
 	set, opened := p.Slot(), p.Slot()
 	p.Child(plan.Landlock, pol.create().Save(set))
 	if len(pol.paths) > 0 {
-		holder := p.Open(`"/" as rule`, func(*plan.Run) (*os.File, error) { return openPath("/", unix.O_DIRECTORY) })
+		holder := p.Open("eventfd as rule", func(*plan.Run) (*os.File, error) { return placeholder() })
 		for _, r := range pol.paths {
 			p.Child(plan.Landlock, r.ops(set, opened, holder)...)
 		}
@@ -80,6 +80,15 @@ func applyRules(p *plan.Plan, rules []Rule, k landlock, best bool) error {
 	}
 	p.Child(plan.Landlock, pol.restrict(plan.Saved(set)))
 	return nil
+}
+
+// placeholder is a descriptor of nothing: it only has a number.
+func placeholder() (*os.File, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return nil, fail(err, "eventfd")
+	}
+	return os.NewFile(uintptr(fd), "eventfd"), nil
 }
 
 // observe has the result say what is not enforced.

@@ -14,15 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Reservation holds a pair of categories that no other reservation has, of any process of the same user; root's are apart from everybody's for whom root
-// reserves. It ends with Close, or when the process ends, however it ends.
+// Reservation holds a pair of categories. It ends with Close, or when the process ends, however it ends.
 type Reservation struct {
 	Categories
 	lock *os.File
 }
 
-// ReserveCategories finds a pair of categories that nobody has: neither another reservation nor a process that runs, should its holder have been
-// killed. Label the sandbox and its files with it:
+// ReserveCategories finds a pair of categories that nobody has: no other reservation of a process of the same user, and no process of anybody's that
+// runs, should whoever had reserved them have been killed. What different users reserve is not compared. Label the sandbox and its files with it:
 //
 //	r, err := lsm.ReserveCategories()
 //	if err != nil {
@@ -35,7 +34,7 @@ type Reservation struct {
 // error is ENOSPC.
 func ReserveCategories() (*Reservation, error) { return reservations{host: here()}.reserve() }
 
-// Close lets go of the categories. What still runs or lies about with them can be touched by who gets them next.
+// Close lets go of the categories. Files that lie about with them can be touched by who gets them next.
 func (r *Reservation) Close() error { return r.lock.Close() }
 
 // reservations is where locks are.
@@ -70,6 +69,15 @@ func (s reservations) reserve() (*Reservation, error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		// Its holder may have started something and been killed since we looked.
+		if used, err = s.host.usedLevels(); err != nil {
+			f.Close()
+			return nil, err
+		}
+		if used[c.String()] {
+			f.Close()
+			continue
 		}
 		return &Reservation{c, f}, nil
 	}

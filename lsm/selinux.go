@@ -76,6 +76,7 @@ func (s SELinux) keyring(p *plan.Plan, h host, dir string) error {
 			Hint(syscall.EINVAL, contextHints[syscall.EINVAL]).Hint(syscall.EACCES, contextHints[syscall.EACCES]),
 		plan.Call("pread64", unix.SYS_PREAD64, plan.Saved(file), plan.Into(got), plan.Int(labelSize-1), plan.Int(0), plan.Int(0)),
 		plan.Call("close", unix.SYS_CLOSE, plan.Saved(file)),
+		closeProc(proc),
 		plan.Call("keyctl", unix.SYS_KEYCTL, plan.Number(joinSession, "KEYCTL_JOIN_SESSION_KEYRING"), plan.Null(), plan.Int(0), plan.Int(0), plan.Int(0)))
 	p.After(plan.Action{Name: "look for the label of the keyring", Each: true, Do: func(r *plan.Run) error {
 		if have := string(bytes.TrimRight(r.Answer(got), "\x00\n")); !sameContext(have, text) {
@@ -101,8 +102,9 @@ func (c Creating) Do(f func() error) error {
 	if err != nil {
 		return err
 	}
-	done := make(chan error)
+	done := make(chan error, 1)
 	go func() {
+		defer close(done) // also where f ends its goroutine
 		runtime.LockOSThread()
 		err, clean := labelled(dir, labels, f)
 		if clean {
@@ -110,7 +112,11 @@ func (c Creating) Do(f func() error) error {
 		}
 		done <- err
 	}()
-	return <-done
+	err, ok := <-done
+	if !ok {
+		return invalid("Do", "the function has ended its goroutine")
+	}
+	return err
 }
 
 func labelled(dir string, labels map[string]Context, f func() error) (err error, clean bool) {
