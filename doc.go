@@ -14,8 +14,8 @@
 // does not have are not there: New() isolates nothing.
 //
 // A [Cmd] has the fields, methods and behaviour of os/exec's. Whoever knows os/exec knows caisson.
-// Beyond it there are [Cmd.Result], which tells why the command ended, and [Process.Exec], which executes a further
-// command inside a running sandbox.
+// Beyond it there are [Cmd.Result], which tells why the command ended, [Process.Exec], which executes a further
+// command inside a running sandbox, and [Cmd.Terminal], which gives a command a terminal.
 //
 // [Sandbox.Plan] prints every system call before any is made. An error of a start is a [*Error]: it names the part, the
 // call, and the step of the plan.

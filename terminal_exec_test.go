@@ -219,3 +219,22 @@ func TestCVE_2025_52565(t *testing.T) {
 	}
 	t.Logf("%d starts, %d good, %d refused, %d exchanges", n, good, refused, exchanges)
 }
+
+// TestTerminalDevpts: a /dev of the root directory with a devpts on it; the console there is not ours to make.
+func TestTerminalDevpts(t *testing.T) {
+	dir, parts := ofPrograms(t)
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "dev"), 0o755))
+	own := []plan.Primitive{clone(unix.CLONE_NEWPID | unix.CLONE_NEWNS)}
+	if os.Geteuid() != 0 {
+		needUserNamespace(t)
+		own = append(own, userNamespace())
+	}
+	c := caisson.New(append(append(own, parts...), chroot.Proc{}, chroot.Devpts{})...).Command("/usr/bin/tty")
+	c.Env = []string{}
+	out, err := watch(t, c).rest(t)
+	require.NoError(t, err)
+	require.Equal(t, "/dev/pts/0\n", out)
+	list, err := os.ReadDir(filepath.Join(dir, "dev"))
+	require.NoError(t, err)
+	require.Len(t, list, 1, "pts alone")
+}
