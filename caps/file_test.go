@@ -211,7 +211,11 @@ func TestFileFormat(t *testing.T) {
 
 func TestRandomFiles(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 12))
-	for range 3000 {
+	n := 3000
+	if slow() {
+		n = 300
+	}
+	for range n {
 		c := File{Permitted: some(r, All), Inheritable: some(r, All), RootID: uint32(some(r, All))}
 		c.Effective = c.Permitted|c.Inheritable != 0 && r.IntN(2) == 0
 		var back File

@@ -52,11 +52,6 @@ func userns(id int) plan.Primitive {
 // admin makes the plan need CAP_SYS_ADMIN until phase Last.
 var admin = plan.Func(func(p *plan.Plan) error { p.NeedAdmin(); return nil })
 
-// calls adds calls of the child.
-func calls(ph plan.Phase, ops ...plan.Op) plan.Primitive {
-	return plan.Func(func(p *plan.Plan) error { p.Child(ph, ops...); return nil })
-}
-
 // run starts a command and gives what it has printed.
 func run(p *plan.Plan, opt launch.Options, args ...string) (string, error) {
 	r, w, err := os.Pipe()

@@ -95,6 +95,26 @@ func TestInstallCgo(t *testing.T) {
 	require.Equal(t, before, after)
 }
 
+// TestInstallSelf: the test itself, where it is built without cgo, gives up everything on all its threads.
+func TestInstallSelf(t *testing.T) {
+	if _, _, e := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0); e == syscall.ENOTSUP {
+		t.Skip("this test is built with cgo; TestInstall tests a program that is not")
+	}
+	asRoot(t, Setpcap|Kill)
+	if os.Getenv("CAPS_INSTALL") == "" {
+		again(t, func(c *exec.Cmd) { c.Env = append(c.Env, "CAPS_INSTALL=1") })
+		return
+	}
+	one := State{Permitted: Kill, Effective: Kill, Bounding: Kill, NoNewPrivs: true}
+	require.NoError(t, one.Install())
+	require.NoError(t, sameOnAll(one))
+	require.Equal(t, one, status(t), "and in what it starts")
+	require.ErrorIs(t, State{}.Install(), syscall.EPERM, "without CAP_SETPCAP the bounding set stays")
+	require.NoError(t, State{Bounding: Kill}.Install())
+	require.NoError(t, sameOnAll(State{Bounding: Kill, NoNewPrivs: true}))
+	require.ErrorIs(t, one.Install(), syscall.EPERM)
+}
+
 func TestInstallRefused(t *testing.T) {
 	for _, s := range []State{{Permitted: 1 << 62}, {Effective: Kill}, {Securebits: 1 << 20}} {
 		require.Error(t, s.Install())

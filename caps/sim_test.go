@@ -223,7 +223,7 @@ func TestSimulated(t *testing.T) {
 	started, refused, lacked := 0, 0, 0
 	n := 50_000
 	if slow() {
-		n = 3_000
+		n = 1_500
 	}
 	for range n {
 		c := randomTrial(r)

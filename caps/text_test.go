@@ -222,7 +222,11 @@ func TestAgainstGetpcaps(t *testing.T) {
 
 func TestRandomStates(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 9))
-	for range 5000 {
+	n := 5000
+	if slow() {
+		n = 300
+	}
+	for range n {
 		s := State{Permitted: some(r, All), Effective: some(r, All), Inheritable: some(r, All)}
 		back, err := ParseText(s.Text())
 		require.NoError(t, err)
