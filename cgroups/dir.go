@@ -37,6 +37,8 @@ func (d *dir) hint(op, file string, err error) string {
 	switch {
 	case op == "write" && file == "cgroup.subtree_control" && err == syscall.EBUSY:
 		return "a group with processes of its own gives no controllers to groups below it: move them with Group.Vacate, or name another parent"
+	case (file == "cgroup.procs" || file == "cgroup.controllers" || file == "cgroup.subtree_control") && gone(err):
+		return "the group has been removed"
 	case op == "write" && file == "cgroup.procs" && err == syscall.EBUSY:
 		return "the group gives controllers to groups below it, and so takes no processes: add them to one of those"
 	case op == "write" && file == "memory.memsw.limit_in_bytes" && err == syscall.ENOENT:
