@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -60,4 +61,13 @@ func rounds(n int) int {
 		return 10 * n
 	}
 	return n
+}
+
+// deadlines of a race: when its rounds are enough, and when one that never succeeds has failed.
+func deadlines() (enough, tooLong time.Time) {
+	now := time.Now()
+	if os.Getenv("CAISSON_SLOW") != "" && os.Getenv("VMRUN") == "" {
+		return now.Add(time.Minute), now.Add(2 * time.Minute)
+	}
+	return now.Add(1500 * time.Millisecond), now.Add(20 * time.Second)
 }
