@@ -326,7 +326,7 @@ func TestManyListeners(t *testing.T) {
 	unchanged(t)
 	n := 40
 	if os.Getenv("CAISSON_SLOW") != "" {
-		n = 400
+		n = 100
 	}
 	s := supervisor(t, notify.Handlers{})
 	var asked atomic.Int32
