@@ -19,6 +19,7 @@ type room struct {
 	last    int  // the highest capability of the kernel
 	root    bool // the command is user 0
 	inside  bool // a user namespace of the sandbox's
+	hides   bool // others can have as much as the child will be left with
 	changes bool // the user may change on the way to the command
 }
 
@@ -66,11 +67,12 @@ func (c caller) apply(p *plan.Plan, w wish) error {
 // room is what the child will have. Whoever makes or joins a user namespace has all capabilities there, no securebits and
 // nothing inheritable (user_namespaces(7)).
 func (c caller) room(p *plan.Plan) room {
-	r := room{have: c.State, last: c.last, root: c.root}
+	r := room{have: c.State, last: c.last, root: c.root, hides: true}
 	id, known := p.UID()
 	if (p.Cloned()|p.Joined())&unix.CLONE_NEWUSER != 0 {
 		all := upTo(c.last)
-		r.inside, r.root, r.have = true, true, State{Permitted: all, Effective: all, Bounding: all}
+		r.inside, r.hides = true, c.root
+		r.root, r.have = true, State{Permitted: all, Effective: all, Bounding: all}
 	}
 	if known {
 		r.root, r.changes = id == 0, true
@@ -114,7 +116,7 @@ func (c change) record(p *plan.Plan) {
 		p.Child(plan.Bounds, plan.Call("prctl", unix.SYS_PRCTL, plan.Number(unix.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS"), plan.Int(1),
 			plan.Int(0), plan.Int(0), plan.Int(0)).Hint(syscall.EPERM, "SECBIT_KEEP_CAPS is locked"))
 	}
-	if !c.inside {
+	if c.hides {
 		p.Child(plan.Capabilities, hide())
 	}
 	p.Child(plan.Capabilities, c.sets()...)
@@ -138,7 +140,7 @@ func (c change) keeps() bool {
 // hide keeps others from tracing the child. Until it executes the command it shares the memory of the host, and with
 // capset(2) it becomes the equal of any root that has no more capabilities, as that of another sandbox, which could then
 // trace it: unlike setresuid(2), capset does not make it undumpable. The launcher puts the host's flag back. In a user namespace of its own it has no
-// equals outside.
+// equals outside but the user who has made it, and where that is root, any root of the host, with capabilities or without (user_namespaces(7)).
 func hide() plan.Op {
 	return plan.Call("prctl", unix.SYS_PRCTL, plan.Number(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE"), plan.Int(0), plan.Int(0), plan.Int(0), plan.Int(0))
 }

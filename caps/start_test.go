@@ -269,7 +269,8 @@ func TestChildIsHidden(t *testing.T) {
 	for name, c := range map[string]struct {
 		part   plan.Primitive
 		hidden bool
-	}{"capset": {caps.Drop(caps.All), true}, "the test tests something": {bareCapset(), false}} {
+	}{"capset": {caps.Drop(caps.All), true}, "the test tests something": {bareCapset(), false},
+		"user namespace": {both(namespaces.User, caps.Drop(caps.All)), true}, "that, too": {both(namespaces.User, bareCapset()), false}} {
 		r, w, err := os.Pipe()
 		require.NoError(t, err)
 		held := plan.Func(func(p *plan.Plan) error { // the child reads, and so waits, when its capabilities are gone
@@ -303,6 +304,10 @@ func TestChildIsHidden(t *testing.T) {
 		r.Close()
 		w.Close()
 	}
+}
+
+func both(a, b plan.Primitive) plan.Primitive {
+	return plan.Func(func(p *plan.Plan) error { p.Include(a); p.Include(b); return nil })
 }
 
 // childOf waits for a child of ours, but not that one, that has given up its capabilities.
