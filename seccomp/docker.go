@@ -22,7 +22,7 @@ func DockerProfile() *Profile {
 		p.ArchMap = append(p.ArchMap, ProfileArch{string(m.Arch), archNames(m.SubArches)})
 	}
 	for _, s := range d.Syscalls {
-		r := &ProfileRule{Names: s.Names, Name: s.Name, Action: string(s.Action), ErrnoRet: s.ErrnoRet, Comment: s.Comment,
+		r := &ProfileRule{Names: s.Names, Action: string(s.Action), ErrnoRet: s.ErrnoRet, Comment: s.Comment,
 			Includes: condition(s.Includes), Excludes: condition(s.Excludes)}
 		for _, a := range s.Args {
 			r.Args = append(r.Args, &ProfileArg{a.Index, a.Value, a.ValueTwo, string(a.Op)})

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -272,7 +273,8 @@ func smallInKernel() error {
 	if runtime.GOARCH == "386" || runtime.GOARCH == "arm" {
 		return nil
 	}
-	const garbage = 0xabcd << 32
+	garbage := uintptr(0xabcd)
+	garbage <<= 32 % (8 * unsafe.Sizeof(garbage)) // no constant: there are architectures of 32 bits
 	p, _ := unix.Getpgid(0)
 	if r, _, e := unix.RawSyscall(unix.SYS_GETPGID, garbage, 0, 0); e != 0 || int(r) != p {
 		return fmt.Errorf("getpgid looks at 64 bits: %v", e)

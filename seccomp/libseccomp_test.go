@@ -272,6 +272,9 @@ func TestDockerAsLibseccomp(t *testing.T) {
 				target := Target{Caps: caps, Arch: native, Kernel: kernel, NoENOSYS: true}
 				text := script(t, DockerProfile(), target)
 				for _, how := range []string{"list", "tree"} {
+					if how == "list" && native != X86_64 {
+						continue
+					}
 					theirs, unknown, err := compileC(bin, text, how)
 					require.NoError(t, err)
 					p := DockerProfile().without(unknown)

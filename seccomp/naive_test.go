@@ -280,7 +280,7 @@ func randomArgs(r *rand.Rand, p Policy) (args [6]uint64) {
 // TestDifferential compiles random policies and compares, call by call, with the naive reading of the policy and with Explain. CAISSON_PAIRS
 // says how many pairs of policy and call; an ordinary run does some.
 func TestDifferential(t *testing.T) {
-	pairs := 200_000
+	pairs := 100_000
 	if n, err := strconv.Atoi(os.Getenv("CAISSON_PAIRS")); err == nil {
 		pairs = n
 	}
