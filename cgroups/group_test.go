@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -400,4 +401,33 @@ func TestStats(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, s.Memory.Known && s.PIDs.Known && s.CPU.Known)
 	require.LessOrEqual(t, testing.AllocsPerRun(50, func() { g.Stats() }), 10.0)
+}
+
+// TestConcurrentStarts: one plan starts many sandboxes at once, each in a group of its own.
+func TestConcurrentStarts(t *testing.T) {
+	root(t)
+	q := plan.Build(cgroups.Limits{PIDs: 10})
+	const n = 8
+	var all [n]*started
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			s, err := beginPlan(t, q, launch.Options{}, "cat /proc/self/cgroup")
+			if err != nil {
+				t.Error(err)
+			}
+			all[i] = s
+		})
+	}
+	wg.Wait()
+	seen := map[string]bool{}
+	for _, s := range all {
+		if s != nil {
+			out, r := s.end()
+			require.False(t, seen[out])
+			require.EqualValues(t, 2, r.PIDsPeak)
+			seen[out] = true
+		}
+	}
+	require.Len(t, seen, n)
 }
