@@ -108,7 +108,7 @@ func TestArguments(t *testing.T) {
 		t.Skip("there is no python3 to make sockets with")
 	}
 	use := func(family string) string {
-		return python + ` -c 'import socket; socket.socket(socket.` + family + `, socket.SOCK_STREAM); print("made")' 2>&1`
+		return python + ` -ISE -c 'import _socket; _socket.socket(_socket.` + family + `, 1); print("made")' 2>&1`
 	}
 	rec := &learn.Recorder{Arguments: true}
 	learned(t, rec, use("AF_INET"))
