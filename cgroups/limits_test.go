@@ -274,7 +274,7 @@ func TestIO(t *testing.T) {
 	require.Zero(t, r.ExitCode)
 	t.Logf("1.5 MiB in %v at 2 MiB/s; %d bytes counted", took, r.IORead)
 	require.Greater(t, took, 600*time.Millisecond)
-	require.Less(t, took, 2*time.Second)
+	require.Less(t, took, 3*time.Second, "far more than the throttle")
 	require.EqualValues(t, 24*64*cgroups.KiB, r.IORead)
 }
 
