@@ -2,14 +2,24 @@
 
 // Package chroot gives a sandbox its file systems: a root of its own, and what is mounted in it.
 //
-// A sandbox has one root: [Host], the host's own tree, read-only, or [Pivot], any directory. Everything else is put into it:
-// [Proc], [Dev], [Tmpfs], [Bind]. Each is a value and a plan.Primitive; the order among mounts is the caller's.
+// A sandbox has one root: [Host], the host's own tree, read-only; [Pivot], any directory; or [Chroot], the historic call, which
+// isolates nothing. Everything else is put into it. Each part is a value and a plan.Primitive; the order among mounts is the caller's:
+//
+//	[Proc] [Sysfs] [Cgroupfs]           the kernel's own file systems
+//	[Dev] [Devpts] [Mqueue] [Device]    devices, terminals, message queues
+//	[Bind] [Optional]                   what is the host's, with all options
+//	[Tmpfs] [File] [Dir] [Symlink]      what is the sandbox's own
+//	[Mask] [ReadOnly]                   what is hidden or sealed; [DockerMasks] and [DockerReadOnly] are Docker's sets
+//
+// For example:
 //
 //	caisson.New(
-//		namespaces.PID,
-//		chroot.Host{},
-//		chroot.Proc{}, chroot.Dev{}, chroot.Tmpfs{Path: "/tmp"},
+//		namespaces.PID|namespaces.Net|namespaces.IPC|namespaces.Cgroup,
+//		chroot.Pivot{Dir: "/srv/debian", ReadOnly: true},
+//		chroot.Proc{}, chroot.Dev{Mqueue: true}, chroot.Sysfs{}, chroot.Cgroupfs{}, chroot.Tmpfs{Path: "/tmp"},
 //		chroot.Bind{Source: "/srv/data", Target: "/mnt", ReadOnly: true},
+//		chroot.Optional{Source: "/etc/resolv.conf", Target: "/etc/resolv.conf", ReadOnly: true},
+//		chroot.DockerMasks(), chroot.DockerReadOnly(),
 //	)
 //
 // # How a root is built
@@ -17,11 +27,25 @@
 // The parts imply a mount namespace (mount_namespaces(7)). In it all mounts are first made private, so that nothing
 // reaches the host. What comes from the host is then opened as detached mounts (open_tree(2), fsmount(2); Linux 5.2),
 // the root is changed by pivot_root(2), and the host's tree is unmounted. Only now are the detached mounts attached:
-// whatever links a hostile root file system holds, they are resolved in a world in which the host does not exist.
-// chroot(2) alone changes none of this: a process with CAP_SYS_CHROOT, or with one descriptor of the host, leaves it.
+// whatever links a hostile root file system holds, they are resolved in a world in which the host does not exist. Links of /proc to
+// what a process has open are never followed. chroot(2) alone changes none of this: a process with CAP_SYS_CHROOT, or with
+// one descriptor of the host, leaves it.
+//
+// What is put into a mount of the sandbox's own, as a mask into /proc, goes by the descriptor of that mount. Somebody who can write to the root
+// from outside may rename the directory on which it is mounted, and put another one in its place, but not get between.
+//
+// # Read-only is not for root
+//
+// Attributes of mounts and masks hold against who has no CAP_SYS_ADMIN in the sandbox's mount namespace. Root inside can change and unmount them. Drop the
+// capability, with package caps, or run the command as another user.
+//
+// # Without a sandbox
+//
+// [Open] opens a directory as a [Root], in which a program on the host reads, writes, removes and copies while somebody hostile changes it.
+// [Mounts] shows the mount table of a process.
 //
 // # Needs
 //
-// CAP_SYS_ADMIN, or a user namespace (namespaces.User), which gives it inside. Read-only and other attributes need mount_setattr(2), Linux
-// 5.12; elsewhere the start fails with an error that names the call.
+// CAP_SYS_ADMIN, or a user namespace (namespaces.User), which gives it inside. Linux 5.12, for mount_setattr(2); options that need
+// more say so. Elsewhere the start fails with an error that names the call. A [Root] needs no privilege, and works without openat2(2) too.
 package chroot
