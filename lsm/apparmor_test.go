@@ -110,6 +110,18 @@ func TestAppArmor(t *testing.T) {
 		require.NoError(t, proc.Release())
 	})
 	t.Run("joined", func(t *testing.T) { check(t, joined(t, script, lsm.AppArmor(name))) })
+	t.Run("hostile /proc", func(t *testing.T) { // CVE-2019-16884: the label does not go by way of the root's own files
+		out := run(t, "cat "+dir+"/ro/f; cat "+dir+"/no/f", plan.Func(isolated), chroot.Host{}, chroot.Tmpfs{Path: "/proc"}, lsm.AppArmor(name))
+		require.Contains(t, out, "data\n")
+		require.Contains(t, out, "Permission denied")
+	})
+	t.Run("complain", func(t *testing.T) {
+		p := secret("caisson-test-complain", dir+"/no")
+		p.Complain = true
+		p.Files = p.Files[:1] // what is denied by name stays denied
+		load(t, p)
+		require.Equal(t, p.Name+" (complain)\ndata\n", run(t, label+"cat "+dir+"/no/f", lsm.AppArmor(p.Name)))
+	})
 	t.Run("another user", func(t *testing.T) {
 		require.Contains(t, run(t, label, plan.Func(asNobody), lsm.AppArmor(name)), name+" (enforce)\n")
 	})

@@ -291,8 +291,8 @@ func TestVerifyWaits(t *testing.T) {
 	require.NoError(t, c.verify([]byte("p (enforce)\n"), proc, 7))
 }
 
-// TestHostileProc: files of a procfs that are something else. CVE-2019-16884, CVE-2025-52881.
-func TestHostileProc(t *testing.T) {
+// TestCVE_2025_52881, as CVE-2019-16884 and CVE-2023-27561: files of a procfs that are something else. TestAppArmor has a root with a tmpfs over /proc.
+func TestCVE_2025_52881(t *testing.T) {
 	h := simulated(t, map[string]string{"/sys/kernel/security/lsm": "apparmor", "/proc/self/attr/apparmor/x": ""})
 	victim := filepath.Join(t.TempDir(), "victim")
 	require.NoError(t, os.WriteFile(victim, nil, 0o644))
