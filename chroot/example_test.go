@@ -60,7 +60,7 @@ func ExampleDev() {
 // The historic call: what it makes is no sandbox. TestChrootIsNoIsolation runs the program that leaves it, and shows that the same program does not
 // get out of a Pivot.
 func ExampleChroot() {
-	for line := range strings.Lines(caisson.New(chroot.Chroot{Dir: "/srv/rescue"}).Plan()) {
+	for line := range strings.Lines(caisson.New(chroot.Chroot{Dir: "/srv/rescue"}).Plan().String()) {
 		if _, call, ok := strings.Cut(line, "child   chroot"); ok {
 			fmt.Println("chroot" + strings.Fields(call)[0])
 		}
