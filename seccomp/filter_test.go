@@ -183,7 +183,7 @@ func TestPlan(t *testing.T) {
 		t.Run(name, func(t *testing.T) { plantest.Check(t, part) })
 	}
 	logging.AllowNewPrivileges = true
-	text := plan.Build(filter(refuse("mkdir")), logging).String()
+	text := ours(plan.Build(filter(refuse("mkdir")), logging).String())
 	golden := "testdata/plan.golden"
 	if *update {
 		require.NoError(t, os.WriteFile(golden, []byte(text), 0o644))
@@ -194,4 +194,14 @@ func TestPlan(t *testing.T) {
 		require.Equal(t, string(want), text)
 	}
 	require.Equal(t, 2, strings.Count(text, "SECCOMP_SET_MODE_FILTER"))
+}
+
+// ours are the lines of a plan that come of filters, without numbers: the launcher's own differ with the limits of the machine.
+func ours(text string) (lines string) {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, "# seccomp.") || strings.Contains(line, "NO_NEW_PRIVS") {
+			lines += strings.TrimLeft(line, " 0123456789")
+		}
+	}
+	return lines
 }

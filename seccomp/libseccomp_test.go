@@ -266,8 +266,8 @@ func TestDockerAsLibseccomp(t *testing.T) {
 	for name, caps := range map[string][]string{"bare": nil, "SYS_ADMIN": {"SYS_ADMIN"}, "all": strings.Fields(capabilities), "docker": {"SYS_CHROOT"}} {
 		for _, native := range natives {
 			for _, kernel := range [][2]int{{6, 1}, {4, 4}} {
-				if kernel[0] == 4 && native != X86_64 {
-					continue
+				if native != X86_64 && (kernel[0] == 4 || name != "docker" && name != "bare") {
+					continue // less of what this machine does not run: it takes a while in an emulated machine
 				}
 				target := Target{Caps: caps, Arch: native, Kernel: kernel, NoENOSYS: true}
 				text := script(t, DockerProfile(), target)

@@ -82,7 +82,7 @@ func TestLongPrograms(t *testing.T) {
 		program, err := p.Compile()
 		require.NoError(t, err)
 		longest = max(longest, program.Len())
-		compareNaive(t, r, p, program, 3000)
+		compareNaive(t, r, p, program, 800)
 		nr, _ := X86_64.Number("openat")
 		for i := range n {
 			args := []uint64{0, uint64(i) << 20, uint64(i) + 1, uint64(7+i) << 3}

@@ -182,7 +182,7 @@ func TestProfilesAsLibseccomp(t *testing.T) {
 	const seed = 7 // one with which libseccomp makes no mistake
 	r := rand.New(rand.NewPCG(seed, 0))
 	done, refused, theirRefusal := 0, 0, 0
-	for done+refused < 80 {
+	for done+refused < 40 {
 		p := randomProfile(r)
 		// libseccomp 2.5 does not take the multiplexers of ppc64le apart.
 		target := Target{Arch: []Arch{X86_64, ARM64, RISCV64}[r.IntN(3)], Kernel: [2]int{6, 1}, NoENOSYS: true}
