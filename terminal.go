@@ -71,7 +71,8 @@ func (t *Terminal) ended(delay time.Duration) {
 // while the command has not read what was typed before, some KiB. What is typed when nobody has the terminal open any more is lost, without an error.
 func (t *Terminal) Write(b []byte) (int, error) { return t.master.Write(b) }
 
-// Close hangs up: the command gets SIGHUP, and reads the end of its input. Reads and writes under way end with os.ErrClosed.
+// Close hangs up: the command gets SIGHUP, which process 1 of a pid namespace ignores unless it has a handler, and reads the end of its input. Reads and
+// writes under way end with os.ErrClosed.
 func (t *Terminal) Close() error { return t.master.Close() }
 
 // Resize changes the size. The kernel tells the foreground processes by SIGWINCH.
