@@ -79,12 +79,20 @@ type ruleFor struct {
 }
 
 func (l *lowering) add(index int, r Rule) {
+	var always []branch // shared by all calls of a rule without conditions
+	if r.When == nil {
+		always = r.resolve(nil, l.arch, index)
+	}
 	for _, k := range l.names[index] {
 		if l.policy.oci && l.multiplexed {
 			l.apart(index, k.name, r)
 		}
 		if nr := k.number(l.arch); nr >= 0 {
-			l.put(uint32(nr), ruleFor{call: k.call, explicit: k.explicit, branches: r.resolve(k.call, l.arch, index), rule: index, plain: r.When == nil})
+			branches := always
+			if branches == nil {
+				branches = r.resolve(k.call, l.arch, index)
+			}
+			l.put(uint32(nr), ruleFor{call: k.call, explicit: k.explicit, branches: branches, rule: index, plain: r.When == nil})
 		}
 	}
 	for _, nr := range r.Numbers {
@@ -96,8 +104,7 @@ func (l *lowering) add(index int, r Rule) {
 // put drops what a rule says twice about a call.
 func (l *lowering) put(nr uint32, r ruleFor) {
 	list := l.rules[nr]
-	i := slices.IndexFunc(list, func(o ruleFor) bool { return o.rule == r.rule && !o.through })
-	if i >= 0 {
+	if i := slices.IndexFunc(list, func(o ruleFor) bool { return o.rule == r.rule && !o.through }); i >= 0 {
 		list[i].explicit = list[i].explicit || r.explicit
 		return
 	}
@@ -124,6 +131,10 @@ func (l *lowering) decide(nr uint32, rules []ruleFor) (decision, error) {
 		return l.decideOCI(nr, rules)
 	}
 	d := decision{nr: nr, call: rules[0].call}
+	if rules[0].plain && len(rules) == 1 {
+		d.branches = rules[0].branches
+		return d, nil
+	}
 	closed := false
 	for _, r := range rules {
 		for _, b := range r.branches {
