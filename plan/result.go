@@ -64,7 +64,7 @@ func (r Result) String() string {
 	switch {
 	case r.Reason == Exited:
 		text += fmt.Sprintf(" with %d", r.ExitCode)
-	case r.Signal != 0:
+	case r.Signal != 0 && r.Reason != OutOfMemory && r.Reason != Filtered:
 		text += fmt.Sprintf(" by signal %d, %v", int(r.Signal), r.Signal)
 	}
 	if r.Detail != "" {

@@ -283,7 +283,7 @@ func (s *start) stepOf(k plan.StepKind) int {
 
 // clone makes the child and waits until it has executed its command.
 func (s *start) clone() (*Process, error) {
-	if s.joins() || !s.plan.Waits() { // else the server does, later
+	if s.hides() || !s.plan.Waits() { // else the server does, later
 		s.enter()
 	}
 	defer s.leave()
@@ -305,10 +305,17 @@ func (s *start) clone() (*Process, error) {
 // enter notes that a child that shares our memory goes on to where it may change who may trace it. While it waits for the
 // parent it has not come there, and its files in /proc have to be the parent's.
 func (s *start) enter() {
-	if s.prog.way.vfork && (s.joins() || s.calls(userCalls...)) {
-		dumpable.Enter(s.joins())
+	if s.prog.way.vfork && !s.entered && (s.hides() || s.calls(userCalls...)) {
+		dumpable.Enter(s.hides())
 		s.entered = true
 	}
+}
+
+// hides reports whether the child must not be traced from its first moment on: by those whom it joins, and in a user namespace that root
+// has made by any process of root's on the host, since that has all capabilities there, even one without any of its own: root of
+// another sandbox. For an ordinary user such a process is one that may trace us anyhow, and the child's files in /proc have to be its own.
+func (s *start) hides() bool {
+	return s.joins() || s.plan.Cloned()&unix.CLONE_NEWUSER != 0 && os.Geteuid() == 0
 }
 
 func (s *start) leave() {

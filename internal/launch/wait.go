@@ -78,9 +78,7 @@ func (v *server) act(p *program) bool {
 			return false
 		}
 	}
-	if !v.s.joins() {
-		v.s.enter()
-	}
+	v.s.enter()
 	ignoringEINTR(func() (int, error) { return unix.Write(int(p.socket[0].Fd()), make([]byte, 1)) })
 	return true
 }
