@@ -27,8 +27,8 @@
 // # A supervisor
 //
 // [Filter] is the part of a sandbox that installs the filter and has its listener served. Where there are many sandboxes, one [Supervisor] serves
-// all: idle ones cost a descriptor each, and no goroutine. A call is answered in about 1.4 times the time that a program in C needs to receive
-// and answer it, while calls follow each other within some milliseconds; the first after a pause takes about ten microseconds more.
+// all: idle ones cost a descriptor each, and no goroutine. On processors that are not busy otherwise a call is answered in about 1.4 times the time that a program in C needs to receive
+// and answer it, while calls follow each other within some milliseconds; the first after a pause, and each on a busy machine, takes about ten microseconds more.
 //
 // When the supervisor's process ends, notified calls fail with ENOSYS: nothing is allowed for lack of a supervisor.
 //
