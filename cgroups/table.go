@@ -118,8 +118,8 @@ func field(s, key string) (int64, bool) {
 }
 
 // weightOf turns shares into a weight by the quadratic function that fits both scales' least, normal and greatest value: 2 is 1,
-// 1024 is 100, 262144 is 10000. runc (since 1.3.2) and crun (since 1.23) use the same; before, they took a straight line, on which
-// the normal 1024 shares became a weight of 39.
+// 1024 is 100, 262144 is 10000, as in opencontainers/cgroups. On a straight line between the ends, which older runtimes took, the
+// normal 1024 shares were a weight of 39.
 func weightOf(shares int64) int64 {
 	switch {
 	case shares <= 2:

@@ -24,9 +24,9 @@ type machine struct {
 
 // Where the kernel is one that has run everything already, only the packages run that may see a difference.
 var (
-	labelled = []string{"chroot", "internal/launch", "kernels/guest", "lsm", "namespaces"}
-	assembly = []string{"chroot", "internal/dumpable", "internal/initprog", "internal/launch", "internal/nofile", "internal/sys",
-		"kernels/guest", "plan"}
+	labelled = []string{"chroot", "examples/escape", "internal/launch", "kernels/guest", "lsm", "namespaces"}
+	assembly = []string{"caps", "chroot", "internal/dumpable", "internal/initprog", "internal/launch", "internal/nofile", "internal/sys",
+		"kernels/guest", "lsm", "plan", "seccomp", "seccomp/notify"}
 )
 
 func machines() []machine {
