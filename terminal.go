@@ -51,6 +51,9 @@ type Terminal struct {
 // Read reads what the command has printed. At the end the error is io.EOF.
 func (t *Terminal) Read(b []byte) (int, error) {
 	n, err := t.master.Read(b)
+	if errors.Is(err, syscall.EIO) { // the kernel looks for output first and then whether the other end is closed: some may have come in between
+		n, err = t.master.Read(b)
+	}
 	switch {
 	case errors.Is(err, syscall.EIO): // how the kernel says that nobody has the other end
 		err = io.EOF
