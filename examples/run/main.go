@@ -10,8 +10,9 @@
 // Without --rootfs the command sees the host's own files, read-only, with scratch directories on /tmp and /run. It works
 // on any machine, and an ordinary user needs no privilege. run --help prints the flags.
 //
-// What it does not do yet: there is no seccomp filter and no control group, and as root, without --userns, the command's
-// root is the host's: it may do what docker run's root may, less mknod. --userns=auto makes it nobody outside.
+// What the command may do is what docker run lets it do: Docker's default capabilities, less mknod, its filter of system calls, its
+// masked paths. As root, without --userns, the command's root is the host's, cut down by these. --userns=auto makes it nobody
+// outside.
 package main
 
 import (
@@ -108,6 +109,9 @@ func (f *flags) execute(cmd *caisson.Cmd) (int, error) {
 	go forward(signals, cmd.Process)
 	err = cmd.Wait()
 	c.drain()
+	if f.stats {
+		printStats(os.Stderr, cmd.Result())
+	}
 	return f.ended(cmd.Result(), err)
 }
 
@@ -154,12 +158,27 @@ func (f *flags) ended(r caisson.Result, err error) (int, error) {
 	switch {
 	case r.Reason == plan.TimedOut:
 		return f.timedOut()
+	case r.Reason == plan.OutOfMemory:
+		return exitSignal + int(syscall.SIGKILL), errors.New("killed: the control group has reached its limit of memory (--memory)")
+	case r.Reason == plan.Filtered:
+		return exitSignal + int(syscall.SIGSYS), filtered(r)
 	case r.Signal != 0:
 		return exitSignal + int(r.Signal), nil
 	case err == nil || errors.As(err, &exit):
 		return r.ExitCode, nil
 	}
 	return exitOurs, err
+}
+
+// filtered says what is known of the call that the filter has answered with the end.
+func filtered(r caisson.Result) error {
+	text := "killed by the filter of system calls"
+	for _, more := range []string{r.Syscall, r.Detail} {
+		if more != "" {
+			text += ", " + more
+		}
+	}
+	return errors.New(text)
 }
 
 func (f *flags) timedOut() (int, error) {

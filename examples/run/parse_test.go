@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/caisson-dev/caisson"
+	"github.com/caisson-dev/caisson/caps"
+	"github.com/caisson-dev/caisson/cgroups"
 	"github.com/caisson-dev/caisson/chroot"
 )
 
@@ -35,9 +37,30 @@ func TestParse(t *testing.T) {
 		{"--network host --pid host --ipc host --uts host --cgroupns host --userns host x",
 			flags{network: "host", pid: "host", ipc: "host", uts: "host", cgroupns: "host", userns: "host", command: []string{"x"}}},
 		{"-v /a:/b -v /c/:/d/../e:ro x", flags{command: []string{"x"},
-			volumes: []chroot.Bind{{Source: "/a", Target: "/b"}, {Source: "/c", Target: "/e", ReadOnly: true}}}},
+			volumes: []volume{{Bind: chroot.Bind{Source: "/a", Target: "/b"}}, {Bind: chroot.Bind{Source: "/c", Target: "/e", ReadOnly: true}}}}},
 		{"--tmpfs /a --tmpfs /b:size=1k,mode=1700 x", flags{command: []string{"x"},
 			tmpfs: []chroot.Tmpfs{{Path: "/a"}, {Path: "/b", Size: 1024, Mode: 0o700 | os.ModeSticky}}}},
+		{"-v /a:/b:rw,noexec,suid,dev,bind,rslave,Z x", flags{command: []string{"x"}, volumes: []volume{{relabel: 'Z', Bind: chroot.Bind{Source: "/a", Target: "/b",
+			NoExec: true, SUID: true, Dev: true, NonRecursive: true, Propagation: chroot.Slave}}}}},
+		{"--mount type=bind,src=/a,dst=/b,ro,bind-propagation=shared --mount type=tmpfs,target=/c,tmpfs-size=1k,tmpfs-mode=700 x", flags{command: []string{"x"},
+			volumes: []volume{{Bind: chroot.Bind{Source: "/a", Target: "/b", ReadOnly: true, Propagation: chroot.Shared}}},
+			tmpfs:   []chroot.Tmpfs{{Path: "/c", Size: 1024, Mode: 0o700}}}},
+		{"--tmpfs /a:noexec,nr_inodes=7,rw,nosuid,nodev x", flags{command: []string{"x"}, tmpfs: []chroot.Tmpfs{{Path: "/a", NoExec: true, Inodes: 7}}}},
+		{"--device /dev/a --device /dev/a:/dev/b --device /dev/a:r --device /dev/a:/dev/c:wm x", flags{command: []string{"x"}, devices: []device{
+			{Device: chroot.Device{Path: "/dev/a", Target: "/dev/a"}}, {Device: chroot.Device{Path: "/dev/a", Target: "/dev/b"}},
+			{Device: chroot.Device{Path: "/dev/a", Target: "/dev/a"}, access: "r"}, {Device: chroot.Device{Path: "/dev/a", Target: "/dev/c"}, access: "wm"}}}},
+		{"--shm-size 1m --privileged --stats --oom-kill-disable x", flags{shmSize: 1 << 20, privileged: true, stats: true, oomKillDisable: true, command: []string{"x"}}},
+		{"--cap-add net_admin --cap-add=CAP_SYS_TIME --cap-drop all x", flags{capAdd: caps.NetAdmin | caps.SysTime, capDrop: caps.All, command: []string{"x"}}},
+		{"--security-opt seccomp=/p --security-opt no-new-privileges --security-opt mask=/a:/b/ --security-opt unmask=/proc/*:ALL --security-opt systempaths=unconfined x",
+			flags{command: []string{"x"}, security: security{seccomp: "/p", noNewPrivs: true, masked: []string{"/a", "/b"}, unmasked: []string{"/proc/*", "ALL", "ALL"}}}},
+		{"--security-opt apparmor=a//&b --security-opt label=type:t_t --security-opt label=level:s0:c1,c2 --security-opt landlock=ro:/a,connect:none x", flags{command: []string{"x"},
+			security: security{apparmor: "a//&b", label: label{typ: "t_t", level: "s0:c1,c2"}, landlock: []landlockRule{{"ro", "/a"}, {"connect", "none"}}}}},
+		{"-m 64m --memory-swap -1 --memory-reservation 32m --cpus 1.5 --cpu-shares 512 --cpuset-cpus 0-1 --cpuset-mems 0 --pids-limit -1 --blkio-weight 1000 --cgroup-parent /p x", flags{command: []string{"x"},
+			resources: resources{limited: true, memorySwap: cgroups.NoLimit, Limits: cgroups.Limits{Memory: 64 << 20, MemoryLow: 32 << 20, CPUs: 1.5, CPUShares: 512, CPUSet: "0-1",
+				MemoryNodes: "0", PIDs: cgroups.NoLimit, IOWeight: 10000, Parent: "/p"}}}},
+		{"--cpu-period 50000 --cpu-quota 25000 --device-read-bps /dev/a:1m --device-write-bps /dev/a:1k --device-read-iops /dev/b:3 --device-write-iops /dev/a:4 x", flags{command: []string{"x"},
+			resources: resources{limited: true, Limits: cgroups.Limits{CPUPeriod: 50 * time.Millisecond, CPUQuota: 25 * time.Millisecond,
+				IO: []cgroups.IO{{Device: "/dev/a", ReadBPS: 1 << 20, WriteBPS: 1 << 10, WriteIOPS: 4}, {Device: "/dev/b", ReadIOPS: 3}}}}}},
 		{"--ulimit core=0 x", flags{limits: []caisson.Rlimit{{Resource: caisson.RlimitCore}}, command: []string{"x"}}},
 		{"--group-add a --group-add 7 x", flags{groups: []string{"a", "7"}, command: []string{"x"}}},
 	} {

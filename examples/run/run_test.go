@@ -95,10 +95,10 @@ func TestBadFlags(t *testing.T) {
 		{"-d x", "unknown flag -d"}, {"--hostname", "--hostname needs a value"}, {"-e", "-e needs a value"}, {"-it=maybe x", "-t"},
 		{"--init=2 x", `--init "2"`}, {"--rm=x x", "--rm"},
 		{"-e= x", "needs a name"}, {"-e =a x", "needs a name"}, {"--env-file /no/such x", "no such file"}, {"--env-file " + envFile + " x", "line 2"},
-		{"-v /tmp x", "SOURCE:TARGET"}, {"-v :/x y", "SOURCE:TARGET"}, {"-v name:/mnt x", "no named volumes"}, {"-v /a:/b:ro:z x", "SOURCE:TARGET"}, {"-v /tmp:/mnt:z x", "neither ro nor rw"},
-		{"-v /tmp:mnt x", "absolute"}, {"-v /tmp:/ x", "below /"}, {"-v /tmp:/mnt:ro,rw x", "neither"}, {"-v /no/such:/mnt x", "no such file"},
+		{"-v /tmp x", "SOURCE:TARGET"}, {"-v :/x y", "SOURCE:TARGET"}, {"-v name:/mnt x", "no named volumes"}, {"-v /a:/b:ro:z x", "SOURCE:TARGET"}, {"-v /tmp:/mnt:q x", `no option "q"`}, {"-v /tmp:/mnt: x", `no option ""`},
+		{"-v /tmp:mnt x", "absolute"}, {"-v /tmp:/ x", "below /"}, {"-v /tmp:/mnt:ro,idmap x", "no option"}, {"-v /no/such:/mnt x", "no such file"},
 		{"-v /tmp:/mnt -v /usr:/mnt/ x", "two mounts at /mnt"}, {"-v /tmp:/mnt --tmpfs /mnt x", "two mounts at /mnt"},
-		{"--tmpfs x y", "absolute"}, {"--tmpfs /tmp:noexec x", "noexec"}, {"--tmpfs /tmp:size=x y", "size"}, {"--tmpfs /tmp:size= y", "size"},
+		{"--tmpfs x y", "absolute"}, {"--tmpfs /tmp:suid x", "suid"}, {"--tmpfs /tmp:nr_inodes=0 x", "above zero"}, {"--tmpfs /tmp:size=x y", "size"}, {"--tmpfs /tmp:size= y", "size"},
 		{"--tmpfs /tmp:mode=8 y", "mode"}, {"--tmpfs /tmp: y", "option"},
 		{"-w tmp x", "not an absolute path"}, {"-w /no/such/directory true", "working directory does not exist"},
 		{"-u nosuchuser x", `no user "nosuchuser"`}, {"-u 0:nosuchgroup x", `no group "nosuchgroup"`}, {"--group-add nosuchgroup x", "no group"}, {"-u -1 x", "no user"}, {"-u 4294967295 x", "no user"},
@@ -110,6 +110,21 @@ func TestBadFlags(t *testing.T) {
 		{"--init --pid host true", "pid namespace"}, {"--rootfs /no/such x", "no such file"}, {"--rootfs /etc/passwd x", "not a directory"},
 		{"-it x", "the input device is not a TTY"}, {"--explain --userns host --init --pid host true", "pid namespace"},
 		{"-v /etc:/no/such/place true", "mount point does not exist"},
+		{"--mount type=bind,src=/tmp x", "no target"}, {"--mount type=bind,dst=/mnt x", "no source"}, {"--mount type=volume,dst=/mnt x", "neither bind nor tmpfs"},
+		{"--mount type=tmpfs,src=/tmp,dst=/mnt x", "not of this type"}, {"--mount type=bind,src=/tmp,dst=/mnt,tmpfs-size=1k x", "not of this type"},
+		{"--mount type=bind,src=/tmp,dst=/mnt,nonsense x", "no key"}, {"--mount type=bind,src=/tmp,dst=/mnt,ro=maybe x", "maybe"}, {`--mount " x`, "quote"},
+		{"--device x y", "absolute"}, {"--device /dev/null:/dev/a:rwm:x y", "HOST"}, {"--device /etc/passwd:/dev/x x", "not a device"}, {"--device /dev/no-such x", "no such file"},
+		{"--device /dev/null:/dev/a -v /tmp:/dev/a x", "two mounts at /dev/a"}, {"--shm-size 0 x", "size"}, {"--shm-size 1m --ipc host x", "--shm-size"},
+		{"--cap-add fly x", "fly"}, {"--cap-drop 0x1 x", "0x1"}, {"--cap-add none x", "none"}, {"--cap-add 12 x", "12"}, {"--cap-add chown,kill x", "chown,kill"},
+		{"--security-opt x y", "needs a value"}, {"--security-opt x=y z", `no option "x"`}, {"--security-opt no-new-privileges=2 x", "2"}, {"--security-opt seccomp= x", "needs a value"},
+		{"--security-opt seccomp=/no/such x", "no such file"}, {"--security-opt seccomp=" + envFile + " x", "line 1"}, {"--security-opt mask=x y", "absolute"},
+		{"--security-opt unmask=x y", "ALL"}, {"--security-opt unmask=/[ y", "pattern"}, {"--security-opt systempaths=x y", "unconfined"}, {"--security-opt mask=/proc/self/fd true", "one process"},
+		{"--security-opt label=x y", "type:TYPE"}, {"--security-opt label=type: y", "type:TYPE"}, {"--security-opt landlock=ro:x y", "absolute"}, {"--security-opt landlock=/usr y", "none of ro"},
+		{"--security-opt landlock=bind:70000 y", "70000"}, {"--security-opt landlock=scope:all y", "all"}, {"--security-opt landlock=rx:/usr,ro:/no/such/file /bin/true", "/no/such/file"},
+		{"-m x y", "bytes"}, {"-m -1 y", "negative"}, {"--cpus -1 x", "negative"}, {"--cpus nan x", "no such unit"}, {"--cpu-shares 0 x", "above zero"}, {"--cpu-quota -2 x", "above zero"}, {"--cpu-quota 99999999999 x", "too large"},
+		{"--cpus 1 --cpu-quota 1000 x", "CPUs"}, {"--pids-limit -2 x", "above zero"}, {"--blkio-weight 9 x", "10 to 1000"}, {"--device-read-bps 1m x", "DEVICE:NUMBER"},
+		{"--device-write-iops /dev/null:0 x", "above zero"}, {"--device-cgroup-rule q x", "device"}, {"--memory-swap 1m x", "--memory-swap"}, {"-m 2m --memory-swap 1m x", "cannot be less"},
+		{"--cgroup-parent ../x -m 1m true", ".."}, {"--cgroup-parent= true", "empty"},
 	}
 	for _, test := range tests {
 		try(t, strings.Fields(test.args)...).fails(t, 125, test.text)
@@ -256,7 +271,7 @@ func TestAuto(t *testing.T) {
 	needRoot(t)
 	dir := rootfs(t)
 	inner := func(flags ...string) []string {
-		return append([]string{"--rootfs", dir, "--", "run", "--userns", "auto"}, flags...)
+		return append([]string{"--rootfs", dir, "--security-opt", "seccomp=unconfined", "--security-opt", "unmask=ALL", "--", "run", "--userns", "auto"}, flags...)
 	}
 	try(t, inner("tool", "cat", "/proc/self/uid_map")...).has(t, 0, "0     200000      65536", "")
 	try(t, inner("tool", "cat", "/proc/self/gid_map")...).has(t, 0, "0     300000      65536", "")
@@ -312,6 +327,8 @@ func TestCapabilities(t *testing.T) {
 			try(t, in(flags, "remount")...).has(t, 1, "operation not permitted", "")
 			try(t, in(flags, "unmount", "/run")...).has(t, 1, "operation not permitted", "")
 			try(t, in(flags, "mknod")...).has(t, 1, "operation not permitted", "")
+			try(t, in(flags, "newuser")...).has(t, 1, "fork/exec /proc/self/exe: operation not permitted", "")
+			flags = append(flags, "--security-opt", "seccomp=unconfined")
 			try(t, in(flags, "newuser")...).has(t, 0, "", "")
 			try(t, in(flags, "newuser", "remount")...).has(t, 1, "operation not permitted", "")
 			try(t, in(flags, "newuser", "unmount")...).has(t, 1, "invalid argument", "") // locked, mount_namespaces(7)

@@ -67,11 +67,18 @@ func (f *flags) parts(who account, host string) ([]plan.Primitive, error) {
 	for _, l := range f.limits {
 		parts = append(parts, l)
 	}
+	for _, more := range []func() ([]plan.Primitive, error){f.group, f.labeled, f.filter} {
+		m, err := more()
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, m...)
+	}
 	if f.init {
 		parts = append(parts, caisson.Init{})
 	}
 	// A session of its own: nothing can be pushed into the caller's terminal. And no command outlives us.
-	return append(parts, caisson.Session{}, caisson.DieWithParent{}, capabilities(), f.credentials(who)), nil
+	return append(parts, caisson.Session{}, caisson.DieWithParent{}, f.capabilities(), f.credentials(who)), nil
 }
 
 // namespaces are those of docker run, except that the network is an empty one. The user namespace is added by ids.

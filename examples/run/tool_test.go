@@ -104,6 +104,16 @@ func tool(what string, args []string) int {
 		return toolResult(unix.Unmount(args[0], unix.MNT_DETACH))
 	case "mknod":
 		return toolResult(unix.Mknod("/dev/disk", unix.S_IFBLK|0o600, 0))
+	case "node":
+		return toolNode(args)
+	case "list":
+		return toolList(args[0])
+	case "eat":
+		n, _ := strconv.Atoi(args[0])
+		memory := make([]byte, n<<20)
+		for i := 0; i < len(memory); i += 4096 {
+			memory[i] = 1
+		}
 	case "family":
 		return toolFamily()
 	case "parent":
@@ -127,6 +137,28 @@ func toolNewUser(what string) int {
 		return toolResult(err)
 	}
 	return c.ProcessState.ExitCode()
+}
+
+// toolNode makes a device node, and opens it.
+func toolNode(args []string) int {
+	major, _ := strconv.Atoi(args[1])
+	minor, _ := strconv.Atoi(args[2])
+	kind := map[string]uint32{"b": unix.S_IFBLK, "c": unix.S_IFCHR}[args[0]]
+	if err := unix.Mknod("/dev/node", kind|0o600, int(unix.Mkdev(uint32(major), uint32(minor)))); err != nil {
+		return toolResult(err)
+	}
+	_, err := os.Open("/dev/node")
+	return toolResult(err)
+}
+
+func toolList(dir string) int {
+	entries, err := os.ReadDir(dir)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	fmt.Println(names)
+	return toolResult(err)
 }
 
 func toolResult(err error) int {
