@@ -213,7 +213,7 @@ func TestTerminalJobs(t *testing.T) {
 			d.send(t, "first\r")
 			wait(t, d.master, "first\r\nfirst\r\n")
 			d.send(t, "\x1a")
-			wait(t, d.master, "Stopped")
+			wait(t, d.master, "cat\r\n$ ") // stopped, and the shell listens
 			d.send(t, "fg\r")
 			wait(t, d.master, "fg\r\ncat\r\n")
 			d.send(t, "second\r")
