@@ -7,7 +7,6 @@ import (
 	"iter"
 	"math"
 	"slices"
-	"sort"
 )
 
 // call is one system call in all architectures.
@@ -18,11 +17,10 @@ type call struct {
 }
 
 func findCall(name string) (*call, bool) {
-	i := sort.Search(len(table), func(i int) bool { return table[i].name >= name })
-	if i == len(table) || table[i].name != name {
-		return nil, false
+	if i := rowOf(name); i >= 0 {
+		return &table[i], true
 	}
-	return &table[i], true
+	return nil, false
 }
 
 // number is the call's number as a filter sees it; -1 where the architecture does not have it.

@@ -31,9 +31,9 @@ func (p Policy) Compile() (*Program, error) {
 		return nil, err
 	}
 	q := &Program{policy: p, abis: make([]*abi, len(arches))}
-	names := p.named()
+	l := p.lowering()
 	for i, a := range arches {
-		if q.abis[i], err = p.lower(a, names); err != nil {
+		if q.abis[i], err = l.lower(a); err != nil {
 			return nil, err
 		}
 	}
@@ -98,8 +98,10 @@ func (g *graph) part(p Policy, b *abi, from, to uint32) []segment {
 func (g *graph) segments(b *abi, from, to uint32) (list []segment) {
 	g.big = b.arch.info().big
 	plain, newer := g.answer(b.otherwise), g.answer(b.newer)
+	edges := b.edges(from, to)
+	list = make([]segment, 0, len(edges))
 	next := 0
-	for _, at := range b.edges(from, to) {
+	for _, at := range edges {
 		for next < len(b.decisions) && b.decisions[next].nr < at {
 			next++
 		}

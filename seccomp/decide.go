@@ -35,7 +35,7 @@ type stretch struct {
 
 // ranges decides by one argument alone.
 func (g *graph) ranges(list []branch, arg, bits int) node {
-	stretches := g.stretches(list, arg)
+	stretches := g.stretches(list)
 	if bits == 64 {
 		return g.wide(stretches, arg)
 	}

@@ -8,7 +8,7 @@ import "golang.org/x/net/bpf"
 // how far away its targets are. A conditional jump reaches 255 instructions far. What is further away gets a step between: for an answer
 // a second copy of it, which costs a call nothing, else an unconditional jump, which has 32 bits.
 func emit(g *graph, root node) []bpf.Instruction {
-	e := emitter{g: g, at: make([]int, len(g.nodes))}
+	e := emitter{g: g, at: make([]int, len(g.nodes)), code: make([]bpf.Instruction, 0, len(g.nodes)+len(g.nodes)/4)}
 	for i := range e.at {
 		e.at[i] = -1
 	}

@@ -70,21 +70,23 @@ type segment struct {
 }
 
 // tree finds by binary search the segment in which the accumulator lies. The first segment begins at 0.
-func (g *graph) tree(list []segment) node {
-	list = joined(list)
+func (g *graph) tree(list []segment) node { return g.search(joined(list)) }
+
+// search is tree for a list in which neighbours differ.
+func (g *graph) search(list []segment) node {
 	if len(list) == 1 {
 		return list[0].node
 	}
-	if i := single(list); i > 0 {
-		return g.test(opEqual, list[i].start, list[i].node, g.tree(without(list, i)))
+	if single(list) {
+		return g.test(opEqual, list[1].start, list[1].node, list[0].node)
 	}
 	middle := len(list) / 2
-	return g.test(opGreaterEqual, list[middle].start, g.tree(list[middle:]), g.tree(list[:middle]))
+	return g.test(opGreaterEqual, list[middle].start, g.search(list[middle:]), g.search(list[:middle]))
 }
 
 // joined merges neighbours that lead to the same.
 func joined(list []segment) []segment {
-	var short []segment
+	short := make([]segment, 0, len(list))
 	for _, s := range list {
 		if n := len(short); n == 0 || short[n-1].node != s.node {
 			short = append(short, s)
@@ -94,13 +96,6 @@ func joined(list []segment) []segment {
 }
 
 // single finds, in a list of three, one number in the middle with the same on both sides: one comparison decides it.
-func single(list []segment) int {
-	if len(list) == 3 && list[0].node == list[2].node && list[2].start == list[1].start+1 {
-		return 1
-	}
-	return 0
-}
-
-func without(list []segment, i int) []segment {
-	return append(append([]segment(nil), list[:i]...), list[i+1:]...)
+func single(list []segment) bool {
+	return len(list) == 3 && list[0].node == list[2].node && list[2].start == list[1].start+1
 }

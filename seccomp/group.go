@@ -49,15 +49,23 @@ func Group(name string) ([]string, error) {
 
 // expand gives the calls behind a name: one, none, or those of a group.
 func expand(name string) (found []*call) {
+	for _, k := range appendNamed(nil, name, true) {
+		found = append(found, k.call)
+	}
+	return found
+}
+
+// appendNamed appends the calls behind a name.
+func appendNamed(list []namedCall, name string, explicit bool) []namedCall {
 	if !isGroup(name) {
 		if k, ok := findCall(name); ok {
-			return []*call{k}
+			return append(list, namedCall{k, explicit})
 		}
-		return nil
+		return list
 	}
 	g, _ := findGroup(name)
 	for word := range strings.FieldsSeq(g.names) {
-		found = append(found, expand(word)...)
+		list = appendNamed(list, word, explicit)
 	}
-	return found
+	return list
 }

@@ -4,7 +4,6 @@ package seccomp
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 )
 
@@ -31,23 +30,29 @@ type namedCall struct {
 	explicit bool
 }
 
-// named looks up the calls of all rules.
-func (p Policy) named() [][]namedCall {
-	list := make([][]namedCall, len(p.Rules))
+// lowering looks up the calls of all rules.
+func (p Policy) lowering() lowering {
+	l := lowering{policy: p, names: make([][]namedCall, len(p.Rules))}
+	total := 0
 	for i, r := range p.Rules {
-		list[i] = make([]namedCall, 0, len(r.Names))
+		list := make([]namedCall, 0, len(r.Names))
 		for _, name := range r.Names {
-			for _, k := range expand(name) {
-				list[i] = append(list[i], namedCall{k, !isGroup(name)})
-			}
+			list = appendNamed(list, name, !isGroup(name))
 		}
+		l.names[i] = list
+		total += len(list)
 	}
-	return list
+	l.list = make([]ruleFor, 0, total+total/4) // multiplexers add some
+	return l
 }
 
 // lower works out the policy for one architecture.
-func (p Policy) lower(a Arch, names [][]namedCall) (*abi, error) {
-	l := lowering{policy: p, arch: a, names: names, rules: make(map[uint32][]ruleFor, 512), multiplexed: a.multiplexes()}
+func (l *lowering) lower(a Arch) (*abi, error) {
+	p := l.policy
+	l.arch, l.above, l.multiplexed, l.behind, l.list = a, p.above(a), a.multiplexes(), nil, l.list[:0]
+	if p.oci && l.multiplexed {
+		l.behind = behind(a)
+	}
 	for i, r := range p.Rules {
 		if r.Arches == nil || slices.Contains(r.Arches, a) {
 			l.add(i, r)
@@ -59,17 +64,21 @@ func (p Policy) lower(a Arch, names [][]namedCall) (*abi, error) {
 	return l.finish()
 }
 
-// lowering collects the branches of the calls of one architecture.
+// lowering collects the branches of the calls of one architecture after the other.
 type lowering struct {
 	policy      Policy
 	arch        Arch
 	names       [][]namedCall
-	rules       map[uint32][]ruleFor // by number
+	list        []ruleFor // of all calls, in the order of the rules
+	same        []ruleFor // of one call
+	above       uint32    // numbers above it are newer
 	multiplexed bool
+	behind      map[*call]concealed // calls that can be made by way of a multiplexer
 }
 
 // ruleFor is a rule that names a call.
 type ruleFor struct {
+	nr       uint32
 	call     *call
 	explicit bool // by its own name, not that of a group
 	branches []branch
@@ -84,39 +93,57 @@ func (l *lowering) add(index int, r Rule) {
 		always = r.resolve(nil, l.arch, index)
 	}
 	for _, k := range l.names[index] {
-		if l.policy.oci && l.multiplexed {
-			l.apart(index, k.name, r)
+		if via, ok := l.behind[k.call]; ok {
+			l.apart(index, via, r)
 		}
 		if nr := k.number(l.arch); nr >= 0 {
 			branches := always
 			if branches == nil {
 				branches = r.resolve(k.call, l.arch, index)
 			}
-			l.put(uint32(nr), ruleFor{call: k.call, explicit: k.explicit, branches: branches, rule: index, plain: r.When == nil})
+			l.list = append(l.list, ruleFor{nr: uint32(nr), call: k.call, explicit: k.explicit, branches: branches, rule: index, plain: r.When == nil})
 		}
 	}
 	for _, nr := range r.Numbers {
 		k := l.arch.byNumber(nr)
-		l.put(uint32(nr), ruleFor{call: k, explicit: true, branches: r.resolve(k, l.arch, index), rule: index, plain: r.When == nil})
+		l.list = append(l.list, ruleFor{nr: uint32(nr), call: k, explicit: true, branches: r.resolve(k, l.arch, index), rule: index, plain: r.When == nil})
 	}
 }
 
-// put drops what a rule says twice about a call.
-func (l *lowering) put(nr uint32, r ruleFor) {
-	list := l.rules[nr]
-	if i := slices.IndexFunc(list, func(o ruleFor) bool { return o.rule == r.rule && !o.through }); i >= 0 {
-		list[i].explicit = list[i].explicit || r.explicit
-		return
+// collect gives the rules of one call, without what a rule says twice about it.
+func (l *lowering) collect(keys []uint64) []ruleFor {
+	l.same = l.same[:0]
+	for _, key := range keys {
+		r := l.list[uint32(key)]
+		i := slices.IndexFunc(l.same, func(o ruleFor) bool { return o.rule == r.rule && !o.through && !r.through })
+		if i >= 0 {
+			l.same[i].explicit = l.same[i].explicit || r.explicit
+			continue
+		}
+		l.same = append(l.same, r)
 	}
-	l.rules[nr] = append(list, r)
+	return l.same
+}
+
+// keys are the numbers of the list in their order, each with its place in the list in the lower half.
+func (l *lowering) keys() []uint64 {
+	keys := make([]uint64, len(l.list))
+	for i, r := range l.list {
+		keys[i] = uint64(r.nr)<<32 | uint64(i)
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 func (l *lowering) finish() (*abi, error) {
 	p := l.policy
-	b := &abi{arch: l.arch, otherwise: p.fallback(), above: p.above(l.arch), newer: p.newer()}
-	b.decisions = make([]decision, 0, len(l.rules))
-	for _, nr := range slices.Sorted(maps.Keys(l.rules)) {
-		d, err := l.decide(nr, l.rules[nr])
+	b := &abi{arch: l.arch, otherwise: p.fallback(), above: l.above, newer: p.newer()}
+	b.decisions = make([]decision, 0, len(l.list))
+	for keys, n := l.keys(), 0; len(keys) > 0; keys = keys[n:] {
+		nr := keys[0] >> 32
+		for n = 1; n < len(keys) && keys[n]>>32 == nr; n++ {
+		}
+		d, err := l.decide(uint32(nr), l.collect(keys[:n]))
 		if err != nil {
 			return nil, err
 		}
@@ -138,7 +165,7 @@ func (l *lowering) decide(nr uint32, rules []ruleFor) (decision, error) {
 	closed := false
 	for _, r := range rules {
 		for _, b := range r.branches {
-			if i := slices.IndexFunc(d.branches, func(earlier branch) bool { return b.implies(earlier) }); i >= 0 {
+			if i := b.earlier(d.branches); i >= 0 {
 				if first := d.branches[i]; r.explicit && first.action != b.action {
 					return d, &ContradictionError{Call: callName(d.call, nr), Arch: l.arch, First: first.rule, Second: b.rule,
 						FirstAction: first.action, SecondAction: b.action}
@@ -167,13 +194,13 @@ func (l *lowering) decideOCI(nr uint32, rules []ruleFor) (decision, error) {
 	}
 	for _, r := range rules {
 		for _, b := range r.branches {
-			for _, first := range d.branches {
-				if first.action != b.action && !first.disjoint(b) {
+			for i := range d.branches {
+				if first := &d.branches[i]; first.action != b.action && !first.disjoint(&b) {
 					return d, &ContradictionError{Call: callName(d.call, nr), Arch: l.arch, First: first.rule, Second: b.rule,
 						FirstAction: first.action, SecondAction: b.action}
 				}
 			}
-			if !slices.ContainsFunc(d.branches, func(earlier branch) bool { return b.implies(earlier) }) {
+			if b.earlier(d.branches) < 0 {
 				d.branches = append(d.branches, b)
 			}
 		}
@@ -190,7 +217,7 @@ func (l *lowering) otherwise(nr uint32) Action {
 	return l.policy.fallback()
 }
 
-func (l *lowering) newer(nr uint32) bool { return isNewer(l.arch, nr, l.policy.above(l.arch)) }
+func (l *lowering) newer(nr uint32) bool { return isNewer(l.arch, nr, l.above) }
 
 // isNewer reports whether a number lies above all that are known.
 func isNewer(a Arch, nr, above uint32) bool { return nr > above && !a.apart(nr) }

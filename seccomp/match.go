@@ -63,7 +63,7 @@ func (c Condition) width(k *call, a Arch) int {
 	return k.bits(a, c.Arg)
 }
 
-func (m match) most() uint64 { return math.MaxUint64 >> (64 - m.bits) }
+func (m *match) most() uint64 { return math.MaxUint64 >> (64 - m.bits) }
 
 // shorten cuts what the argument cannot have.
 func (m match) shorten() match {
@@ -91,8 +91,10 @@ func (m match) constant() int {
 }
 
 // holds is the match done by hand.
-func (m match) holds(args [6]uint64) bool {
-	v := args[m.arg] & m.most()
+func (m match) holds(args [6]uint64) bool { return m.includes(args[m.arg]) }
+
+func (m *match) includes(v uint64) bool {
+	v &= m.most()
 	if m.masked {
 		return (v&m.lo == m.hi) != m.not
 	}
@@ -100,12 +102,12 @@ func (m match) holds(args [6]uint64) bool {
 }
 
 // implies reports whether other holds wherever m does; false also where it is hard to say.
-func (m match) implies(other match) bool {
+func (m *match) implies(other *match) bool {
 	switch {
-	case m == other:
-		return true
-	case m.arg != other.arg || m.bits != other.bits || m.masked || other.masked:
+	case m.arg != other.arg || m.bits != other.bits:
 		return false
+	case m.masked || other.masked:
+		return *m == *other
 	case !m.not && !other.not:
 		return m.lo >= other.lo && m.hi <= other.hi
 	case m.not && other.not:
@@ -117,7 +119,7 @@ func (m match) implies(other match) bool {
 }
 
 // disjoint reports whether m and other can never hold together; false also where it is hard to say.
-func (m match) disjoint(other match) bool {
+func (m *match) disjoint(other *match) bool {
 	switch {
 	case m.arg != other.arg || m.bits != other.bits:
 		return false
@@ -132,9 +134,9 @@ func (m match) disjoint(other match) bool {
 	if other.masked {
 		return false
 	}
-	contrary := other
+	contrary := *other
 	contrary.not = !other.not
-	return m.implies(contrary)
+	return m.implies(&contrary)
 }
 
 // branch is one alternative for a call: the action, where all matches hold.
@@ -149,14 +151,44 @@ func (b branch) holds(args [6]uint64) bool {
 }
 
 // implies reports whether other would answer whatever b answers.
-func (b branch) implies(other branch) bool {
-	return !slices.ContainsFunc(other.when, func(o match) bool {
-		return !slices.ContainsFunc(b.when, func(m match) bool { return m.implies(o) })
-	})
+func (b *branch) implies(other *branch) bool {
+	for i := range other.when {
+		if !b.one(&other.when[i]) {
+			return false
+		}
+	}
+	return true
 }
 
-func (b branch) disjoint(other branch) bool {
-	return slices.ContainsFunc(b.when, func(m match) bool { return slices.ContainsFunc(other.when, m.disjoint) })
+// one reports whether a match of the branch implies m.
+func (b *branch) one(m *match) bool {
+	for i := range b.when {
+		if b.when[i].implies(m) {
+			return true
+		}
+	}
+	return false
+}
+
+// earlier is the place of the first branch in the list that answers whatever b does, or -1.
+func (b *branch) earlier(list []branch) int {
+	for i := range list {
+		if b.implies(&list[i]) {
+			return i
+		}
+	}
+	return -1
+}
+
+func (b *branch) disjoint(other *branch) bool {
+	for i := range b.when {
+		for j := range other.when {
+			if b.when[i].disjoint(&other.when[j]) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // resolve makes branches of a rule's conditions; nil where none can hold.
@@ -165,6 +197,7 @@ func (r Rule) resolve(k *call, a Arch, index int) (list []branch) {
 	if when == nil {
 		when = Any{nil}
 	}
+	list = make([]branch, 0, len(when))
 	for _, l := range when {
 		if b, possible := l.resolve(k, a); possible {
 			list = append(list, branch{b, r.Action, index})
@@ -174,13 +207,16 @@ func (r Rule) resolve(k *call, a Arch, index int) (list []branch) {
 }
 
 func (l All) resolve(k *call, a Arch) (when []match, possible bool) {
+	if len(l) > 0 {
+		when = make([]match, 0, len(l))
+	}
 	for _, c := range l {
 		m := c.resolve(k, a)
 		switch m.constant() {
 		case never:
 			return nil, false
 		case depends:
-			if !slices.Contains(when, m) {
+			if len(when) == 0 || !slices.Contains(when, m) {
 				when = append(when, m)
 			}
 		}

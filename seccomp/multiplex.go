@@ -37,7 +37,7 @@ func (l *lowering) multiplex() {
 }
 
 func (l *lowering) through(m multiplexer, k *call, nr uint32) {
-	own := l.rules[nr] // what the policy says of the multiplexer itself
+	own := slices.ContainsFunc(l.list, func(r ruleFor) bool { return r.nr == nr }) // the policy names the multiplexer itself
 	var before []ruleFor
 	for n, name := range m.calls {
 		rules := l.named(name)
@@ -45,15 +45,13 @@ func (l *lowering) through(m multiplexer, k *call, nr uint32) {
 			continue
 		}
 		b := l.blind(rules)
-		if len(own) > 0 && b.action.Allows() {
+		if own && b.action.Allows() {
 			continue
 		}
 		b.when = []match{Condition{Arg: 0, Op: MaskedEqual, Mask: m.mask, Value: uint64(n)}.resolve(k, l.arch)}
-		before = append(before, ruleFor{call: k, branches: []branch{b}, rule: b.rule, through: true})
+		before = append(before, ruleFor{nr: nr, call: k, branches: []branch{b}, rule: b.rule, through: true})
 	}
-	if len(before)+len(own) > 0 {
-		l.rules[nr] = slices.Concat(before, own)
-	}
+	l.list = slices.Concat(before, l.list)
 }
 
 // named are the rules for a call by its name, also where the architecture has no number for it.
@@ -94,17 +92,29 @@ func (l *lowering) blind(rules []ruleFor) branch {
 
 // apart does for profiles what libseccomp does: a rule for a call holds also for the multiplexer with the call's number as first argument. What the
 // rule says about that argument is forgotten; conditions on others stay, and look at what is not there.
-func (l *lowering) apart(index int, name string, r Rule) {
+func (l *lowering) apart(index int, via concealed, r Rule) {
+	branches := r.onlyFirst(via.first).resolve(via.call, l.arch, index)
+	l.list = append(l.list, ruleFor{nr: uint32(via.call.number(l.arch)), call: via.call, branches: branches, rule: index, through: true})
+}
+
+// concealed is how a call is made by way of a multiplexer: its first argument.
+type concealed struct {
+	call  *call
+	first uint64
+}
+
+// behind are the calls that the architecture's multiplexers stand for.
+func behind(a Arch) map[*call]concealed {
+	list := make(map[*call]concealed, 64)
 	for _, m := range multiplexers {
 		k, _ := findCall(m.name)
-		nr := k.number(l.arch)
-		for n, of := range m.calls {
-			if of == name && of != "" && nr >= 0 {
-				own := ruleFor{call: k, branches: r.onlyFirst(uint64(n)).resolve(k, l.arch, index), rule: index, through: true}
-				l.rules[uint32(nr)] = append(l.rules[uint32(nr)], own)
+		for n, name := range m.calls {
+			if of, ok := findCall(name); ok && k.number(a) >= 0 {
+				list[of] = concealed{k, uint64(n)}
 			}
 		}
 	}
+	return list
 }
 
 func (r Rule) onlyFirst(n uint64) Rule {
@@ -115,8 +125,15 @@ func (r Rule) onlyFirst(n uint64) Rule {
 	}
 	var when Any
 	for _, l := range r.When {
-		rest := slices.DeleteFunc(slices.Clone(l), func(c Condition) bool { return c.Arg == 0 })
-		when = append(when, append(All{first}, rest...))
+		all := All{first}
+		for _, c := range l {
+			if c.Arg != 0 {
+				all = append(all, c)
+			}
+		}
+		if !slices.ContainsFunc(when, func(o All) bool { return slices.Equal(o, all) }) { // many differ in the first argument alone
+			when = append(when, all)
+		}
 	}
 	r.When = when
 	return r

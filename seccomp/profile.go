@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -146,9 +147,21 @@ func (t Target) complete() (Target, error) {
 func kernelVersion() (v [2]int, err error) {
 	var name unix.Utsname
 	if err = unix.Uname(&name); err == nil {
-		_, err = fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &v[0], &v[1])
+		v, err = parseKernel(unix.ByteSliceToString(name.Release[:]))
 	}
 	return v, err
+}
+
+// parseKernel reads major and minor of "6.1.0-37-amd64".
+func parseKernel(release string) (v [2]int, err error) {
+	for i := range v {
+		digits := len(release) - len(strings.TrimLeft(release, "0123456789"))
+		if v[i], err = strconv.Atoi(release[:digits]); err != nil {
+			return v, fmt.Errorf("kernel release %q: %w", release, err)
+		}
+		release = strings.TrimPrefix(release[digits:], ".")
+	}
+	return v, nil
 }
 
 // arches: the native architecture is in every profile. Of others, those are kept that there is a table for; calls by the rest
@@ -197,21 +210,22 @@ func (p *Policy) addENOSYS() {
 
 // highest are the highest numbers that the rules name in each architecture. Where they name none, nothing is newer.
 func (p *Policy) highest() map[Arch]uint32 {
-	highest := map[Arch]uint32{}
-	for _, a := range p.Arches {
-		highest[a] = math.MaxUint32
-	}
+	var most [arches + 1]int // one more than the number; 0 is none
 	for _, r := range p.Rules {
 		for _, name := range r.Names {
 			k, ok := findCall(name)
-			for _, a := range p.Arches {
-				if !ok || k.number(a) < 0 || a.apart(uint32(k.number(a))) {
-					continue
-				}
-				if nr := uint32(k.number(a)); highest[a] == math.MaxUint32 || nr > highest[a] {
-					highest[a] = nr
+			for i := 0; ok && i < len(p.Arches); i++ {
+				if a := p.Arches[i]; !a.apart(uint32(k.number(a))) {
+					most[a] = max(most[a], k.number(a)+1)
 				}
 			}
+		}
+	}
+	highest := make(map[Arch]uint32, len(p.Arches))
+	for _, a := range p.Arches {
+		highest[a] = math.MaxUint32
+		if most[a] > 0 {
+			highest[a] = uint32(most[a] - 1)
 		}
 	}
 	return highest

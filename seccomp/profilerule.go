@@ -166,10 +166,12 @@ func profileAction(name string, errno *uint) (Action, error) {
 // capability brings a name into the form of profiles.
 func capability(name string) (string, error) {
 	short := strings.TrimPrefix(strings.ToUpper(name), "CAP_")
-	if !slices.Contains(strings.Fields(capabilities), short) {
-		return "", &NameError{Kind: "capability", Name: name}
+	for c := range strings.FieldsSeq(capabilities) {
+		if c == short {
+			return "CAP_" + short, nil
+		}
 	}
-	return "CAP_" + short, nil
+	return "", &NameError{Kind: "capability", Name: name}
 }
 
 // capabilities are all 41 (capabilities(7)).
