@@ -3,6 +3,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/caisson-dev/caisson/caps"
@@ -44,7 +45,8 @@ func addCapability(to *caps.Set) func(string) error {
 // parseCapability reads what docker run takes, a name or ALL. Masks, numbers and "none" are refused.
 func parseCapability(s string) (caps.Set, error) {
 	set, err := caps.Parse(s)
-	if name := "CAP_" + strings.TrimPrefix(strings.ToUpper(s), "CAP_"); err == nil && set != caps.All && (set.Len() != 1 || name != set.Names()[0]) {
+	name := "CAP_" + strings.TrimPrefix(strings.ToUpper(s), "CAP_")
+	if err == nil && name != "CAP_ALL" && !slices.Equal(set.Names(), []string{name}) {
 		err = &caps.NameError{Text: s}
 	}
 	return set, err

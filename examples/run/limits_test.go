@@ -28,6 +28,11 @@ func TestMemory(t *testing.T) {
 	needGroup(t, cgroups.Limits{Memory: cgroups.GiB})
 	try(t, in([]string{"-m", "64m"}, "eat", "200")...).fails(t, 137, "limit of memory")
 	try(t, in([]string{"-m", "512m"}, "eat", "20")...).has(t, 0, "", "")
+	try(t, in([]string{"-m", "64m", "--init"}, "eat", "200")...).fails(t, 137, "limit of memory")
+	o := try(t, in([]string{"-m", "64m"}, "feed", "200")...) // a child of the command
+	if o.code != 0 || !strings.Contains(o.stderr, "lack of memory: 1") {
+		t.Error(o)
+	}
 	try(t, in([]string{"-m", "64m", "--memory-swap", "64m"}, "eat", "200")...).fails(t, 137, "limit of memory")
 }
 
@@ -74,6 +79,17 @@ func TestNoGroup(t *testing.T) {
 		o := tryAsUser(t, in(flags, "true")...)
 		if o.code != 125 || !strings.Contains(o.stderr, "cgroup") {
 			t.Error(flags, o)
+		}
+	}
+}
+
+// TestExplainLimits: the group and its limits are in the plan.
+func TestExplainLimits(t *testing.T) {
+	needGroup(t, cgroups.Limits{Memory: cgroups.GiB, CPUs: 1, PIDs: 10})
+	o := try(t, in([]string{"--explain", "-m", "64m", "--cpus", "0.5", "--pids-limit", "10", "--security-opt", "landlock=ro:/usr"}, "true")...)
+	for _, want := range []string{"mkdir ", `write "67108864" > memory.`, `write "10" > pids.max`, "50000", "landlock_restrict_self"} {
+		if !strings.Contains(o.stdout, want) {
+			t.Errorf("no %s in the plan:\n%s", want, o.stdout)
 		}
 	}
 }

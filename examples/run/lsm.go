@@ -138,19 +138,24 @@ func (r landlockRule) check() (err error) {
 		if r.value != "signals" && r.value != "sockets" {
 			err = fmt.Errorf("scope %q is neither signals nor sockets", r.value)
 		}
+	case "abi":
+		_, err = strconv.ParseUint(r.value, 10, 16)
 	default:
-		err = fmt.Errorf("%q is none of ro, rx, rw, bind, connect, scope", r.kind)
+		err = fmt.Errorf("%q is none of ro, rx, rw, bind, connect, scope, abi", r.kind)
 	}
 	return err
 }
 
 // rule gives what lsm calls it.
 func (r landlockRule) rule() lsm.Rule {
-	ports := []uint16{}
-	if n, err := strconv.ParseUint(r.value, 10, 16); err == nil {
+	ports := []uint16{} // "none"
+	n, err := strconv.ParseUint(r.value, 10, 16)
+	if err == nil {
 		ports = append(ports, uint16(n))
 	}
 	switch r.kind {
+	case "abi":
+		return lsm.ABI(int(n))
 	case "ro":
 		return lsm.ReadOnly(r.value)
 	case "rw":

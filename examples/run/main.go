@@ -163,11 +163,19 @@ func (f *flags) ended(r caisson.Result, err error) (int, error) {
 	case r.Reason == plan.Filtered:
 		return exitSignal + int(syscall.SIGSYS), filtered(r)
 	case r.Signal != 0:
-		return exitSignal + int(r.Signal), nil
+		return exitSignal + int(r.Signal), detail(r)
 	case err == nil || errors.As(err, &exit):
-		return r.ExitCode, nil
+		return r.ExitCode, detail(r)
 	}
 	return exitOurs, err
+}
+
+// detail is what the control group knows beside: that processes inside were killed for lack of memory.
+func detail(r caisson.Result) error {
+	if r.Detail == "" {
+		return nil
+	}
+	return errors.New(r.Detail)
 }
 
 // filtered says what is known of the call that the filter has answered with the end.

@@ -105,7 +105,9 @@ func TestParseEnvLine(t *testing.T) {
 
 // FuzzParse: no command line makes it panic, and what is behind "--" is the command.
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"-it\x00x", "-v\x00/a:/b:ro", "--tmpfs=/x:size=1k", "--ulimit\x00nofile=1:2", "-e=", "--", "-", "--="} {
+	for _, s := range []string{"-it\x00x", "-v\x00/a:/b:ro", "--tmpfs=/x:size=1k", "--ulimit\x00nofile=1:2", "-e=", "--", "-", "--=",
+		"--cap-add\x00ALL\x00--cap-drop=cap_x", "--security-opt=landlock=ro:/,bind:1,scope:signals", "--security-opt=label=level:s0:c1", "--security-opt\x00unmask=/[a:ALL",
+		"--mount=type=bind,src=/a,\"dst=/b\"", "--device=/dev/a:/b:rw", "-m1.5g", "--cpus=1e3", "--cpu-quota=-1", "--device-read-bps=/dev/a:1:1m", "--device-cgroup-rule=c *:* r"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

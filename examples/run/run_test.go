@@ -120,7 +120,7 @@ func TestBadFlags(t *testing.T) {
 		{"--security-opt seccomp=/no/such x", "no such file"}, {"--security-opt seccomp=" + envFile + " x", "line 1"}, {"--security-opt mask=x y", "absolute"},
 		{"--security-opt unmask=x y", "ALL"}, {"--security-opt unmask=/[ y", "pattern"}, {"--security-opt systempaths=x y", "unconfined"}, {"--security-opt mask=/proc/self/fd true", "one process"},
 		{"--security-opt label=x y", "type:TYPE"}, {"--security-opt label=type: y", "type:TYPE"}, {"--security-opt landlock=ro:x y", "absolute"}, {"--security-opt landlock=/usr y", "none of ro"},
-		{"--security-opt landlock=bind:70000 y", "70000"}, {"--security-opt landlock=scope:all y", "all"}, {"--security-opt landlock=rx:/usr,ro:/no/such/file /bin/true", "/no/such/file"},
+		{"--security-opt landlock=bind:70000 y", "70000"}, {"--security-opt landlock=scope:all y", "all"}, {"--security-opt landlock=abi:x y", "x"}, {"--security-opt landlock=abi:0 true", "ABI"},
 		{"-m x y", "bytes"}, {"-m -1 y", "negative"}, {"--cpus -1 x", "negative"}, {"--cpus nan x", "no such unit"}, {"--cpu-shares 0 x", "above zero"}, {"--cpu-quota -2 x", "above zero"}, {"--cpu-quota 99999999999 x", "too large"},
 		{"--cpus 1 --cpu-quota 1000 x", "CPUs"}, {"--pids-limit -2 x", "above zero"}, {"--blkio-weight 9 x", "10 to 1000"}, {"--device-read-bps 1m x", "DEVICE:NUMBER"},
 		{"--device-write-iops /dev/null:0 x", "above zero"}, {"--device-cgroup-rule q x", "device"}, {"--memory-swap 1m x", "--memory-swap"}, {"-m 2m --memory-swap 1m x", "cannot be less"},
@@ -145,7 +145,8 @@ func TestExplain(t *testing.T) {
 		must(t, os.Chmod(filepath.Dir(dir), 0o755))
 		must(t, os.Chmod(dir, 0o777))
 		o := try(t, in([]string{"--explain", "-t", "--hostname", "box", "-v", dir + ":/tmp/out", "--timeout", "1ns"}, "write", "/tmp/out/file")...)
-		for _, want := range []string{"pivot_root(", `sethostname("box", 3)`, "setsid()", "TIOCSCTTY", "PR_SET_PDEATHSIG", "CLONE_NEWNET", `execve("` + inside + `/tool", ["`} {
+		for _, want := range []string{"pivot_root(", `sethostname("box", 3)`, "setsid()", "TIOCSCTTY", "PR_SET_PDEATHSIG", "CLONE_NEWNET", `fsopen("sysfs"`, "PR_CAPBSET_DROP", "SECCOMP_SET_MODE_FILTER",
+			`execve("` + inside + `/tool", ["`} {
 			if !strings.Contains(o.stdout, want) {
 				t.Errorf("no %s in the plan:\n%s", want, o.stdout)
 			}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -121,8 +122,25 @@ func TestSys(t *testing.T) {
 	})
 }
 
+// TestLandlockABI: what the kernel cannot enforce is an error, unless it is left out by name.
+func TestLandlockABI(t *testing.T) {
+	have := lsm.LandlockABI()
+	if have == 0 {
+		try(t, in([]string{"--security-opt", "landlock=ro:/"}, "true")...).fails(t, 125, "Landlock")
+		return
+	}
+	both(t, func(t *testing.T, try trial) {
+		only := fmt.Sprintf("landlock=abi:%d,rx:%s", min(have, 5), inside)
+		try(t, in([]string{"--security-opt", only}, "cat", "/etc/group")...).has(t, 1, "open /etc/group: permission denied", "")
+		try(t, in([]string{"--security-opt", only + ",ro:/no/such/file"}, "true")...).fails(t, 125, "/no/such/file")
+		if have < 5 {
+			try(t, in([]string{"--security-opt", "landlock=rx:/"}, "true")...).fails(t, 125, "needs Landlock ABI 5")
+		}
+	})
+}
+
 func TestLandlock(t *testing.T) {
-	if lsm.LandlockABI() < 4 {
+	if lsm.LandlockABI() < 5 {
 		t.Skipf("Landlock has version %d", lsm.LandlockABI())
 	}
 	both(t, func(t *testing.T, try trial) {

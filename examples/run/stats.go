@@ -19,7 +19,4 @@ func printStats(w io.Writer, r caisson.Result) {
 		fmt.Fprintf(w, "run: all processes: %v CPU, memory %.1f MiB at most, %d processes at most, %d bytes read, %d written\n",
 			r.CPUTime, float64(r.MemoryPeak)/mib, r.PIDsPeak, r.IORead, r.IOWritten)
 	}
-	if r.Detail != "" {
-		fmt.Fprintln(w, "run:", r.Detail)
-	}
 }

@@ -114,6 +114,12 @@ func tool(what string, args []string) int {
 		for i := 0; i < len(memory); i += 4096 {
 			memory[i] = 1
 		}
+	case "feed":
+		c := exec.Command("/proc/self/exe", append([]string{"eat"}, args...)...)
+		c.Args[0] = "tool"
+		if c.Run() == nil {
+			fmt.Println("it lives")
+		}
 	case "family":
 		return toolFamily()
 	case "parent":

@@ -62,7 +62,9 @@ Isolation
                                other sandbox has (default: the caller's label, unless a volume has z or Z)
           landlock=RULE[,RULE] only these files: ro:PATH, rw:PATH, rx:PATH (read and execute); only these TCP
                                ports: bind:PORT, connect:PORT, or none; scope:signals and scope:sockets (abstract
-                               Unix sockets) for what is outside. The command's own file and its libraries count
+                               Unix sockets) for what is outside; abi:N leaves alone what came after version N of
+                               Landlock, without it an older kernel is an error. The command's own file and its
+                               libraries count
       --privileged             all capabilities but those of --cap-drop, the host's devices, no masked or read-only
                                paths, /sys writable, no filter of system calls but that of --security-opt. As root
                                without --userns it may do anything to the host
