@@ -12,7 +12,7 @@ import (
 // call is one system call in all architectures.
 type call struct {
 	name string
-	args string        // l, i, h: 64, 32 or 16 bits of the argument are read; what is missing is l
+	args string        // l, i, h: 64, 32 or 16 bits of the argument are read; what is missing is l (testdata/args.txt, which says how it was checked)
 	nr   [arches]int32 // -1 where there is none
 }
 

@@ -160,3 +160,37 @@ func TestCompare(t *testing.T) {
 	require.Equal(t, []string{"x86_64 ioctl(0x0, 0x541c, 0x4, 0x0, 0x0, 0x0): allow, now errno ESRCH", "i386 mkdir(0x0, 0x0, 0x0, 0x0, 0x0, 0x0): allow, now errno ENOENT",
 		"i386 ioctl(0x0, 0x541c, 0x4, 0x0, 0x0, 0x0): allow, now errno ESRCH"}, text)
 }
+
+// TestArgumentSizes: upper halves that the kernel does not read change no answer, on architectures where they can be set, and where it reads
+// them they do.
+func TestArgumentSizes(t *testing.T) {
+	for _, c := range []struct {
+		arch Arch
+		name string
+		bits [6]int
+	}{
+		{X86_64, "futex", [6]int{64, 32, 32, 64, 64, 32}}, {X86_64, "clone", [6]int{32, 64, 64, 64, 64, 64}}, {S390X, "clone", [6]int{64, 32, 64, 64, 64, 64}},
+		{X86_64, "mmap", [6]int{64, 64, 64, 64, 32, 64}}, {X86_64, "mbind", [6]int{64, 64, 32, 64, 64, 32}}, {X86_64, "mount", [6]int{64, 64, 64, 64, 64, 64}},
+		{S390X, "ipc", [6]int{32, 32, 64, 64, 64, 64}}, {PPC64LE, "spu_create", [6]int{64, 32, 16, 32, 64, 64}}, {MIPS64, "cacheflush", [6]int{64, 64, 32, 64, 64, 64}},
+		{MIPS64, "cachectl", [6]int{64, 32, 32, 64, 64, 64}}, {S390X, "s390_runtime_instr", [6]int{32, 32, 64, 64, 64, 64}}, {X86_64, "fchmodat2", [6]int{32, 64, 16, 32, 64, 64}},
+		{MIPS64, "_newselect", [6]int{32, 64, 64, 64, 64, 64}},
+	} {
+		for arg, bits := range c.bits {
+			p := only(Rule{Names: []string{c.name}, Action: Errno(9), When: Arg(arg).In(5)})
+			p.Arches = []Arch{c.arch}
+			program, err := p.Compile()
+			require.NoError(t, err)
+			nr, ok := c.arch.Number(c.name)
+			require.True(t, ok, c.name)
+			for bit := 8; bit < 64; bit++ {
+				args := make([]uint64, 6)
+				args[arg] = 5 | 1<<bit
+				want := Allow
+				if bit >= bits {
+					want = Errno(9)
+				}
+				require.Equal(t, want, program.Verdict(c.arch, nr, args...), "%v %s, argument %d, bit %d", c.arch, c.name, arg, bit)
+			}
+		}
+	}
+}
