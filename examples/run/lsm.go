@@ -46,6 +46,9 @@ func (f *flags) labeled() (parts []plan.Primitive, err error) {
 	return parts, err
 }
 
+// complete reports whether the label needs none of the host's defaults.
+func (l label) complete() bool { return l.user != "" && l.role != "" && l.typ != "" }
+
 // selinux labels the command where --security-opt label= or a volume asks for it. Volumes ask in vain where there is no
 // SELinux, as with docker run.
 func (f *flags) selinux() ([]plan.Primitive, error) {
@@ -54,7 +57,13 @@ func (f *flags) selinux() ([]plan.Primitive, error) {
 	if l.disable || !explicit && !(f.relabels() && hasSELinux()) {
 		return nil, nil
 	}
+	if !hasSELinux() {
+		return nil, fmt.Errorf("--security-opt label=: the kernel has no SELinux: %w", errors.ErrUnsupported)
+	}
 	process, file, err := lsm.ContainerContexts()
+	if err != nil && l.complete() && !f.relabels() {
+		process.Level, err = "s0", nil // all else is given
+	}
 	if err != nil {
 		return nil, fmt.Errorf("--security-opt label=, or a volume with z or Z: %w", err)
 	}

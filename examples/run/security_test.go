@@ -167,3 +167,29 @@ func TestNoModule(t *testing.T) {
 		try(t, in([]string{"--security-opt", "label=disable", "--security-opt", "apparmor=unconfined", "-v", "/usr:/tmp/u:ro,Z", "-v", "/usr:/tmp/v:z"}, "true")...).has(t, 0, "", "")
 	})
 }
+
+// TestSELinux: the command has the label that is asked for, with categories of its own.
+func TestSELinux(t *testing.T) {
+	active, err := lsm.Active()
+	if err != nil || !active.Has("selinux") {
+		t.Skip(active, err)
+	}
+	needRoot(t)
+	labeled := []string{"--security-opt", "label=user:system_u", "--security-opt", "label=role:system_r", "--security-opt", "label=type:container_t"}
+	o := try(t, in(labeled, "cat", "/proc/self/attr/current")...)
+	if o.code != 0 || !strings.HasPrefix(o.stdout, "system_u:system_r:container_t:s0:c") {
+		t.Error(o)
+	}
+	if again := try(t, in(labeled, "cat", "/proc/self/attr/current")...); again.code != 0 {
+		t.Error(again)
+	}
+	o = try(t, in(append(labeled, "--security-opt", "label=level:s0:c1,c2"), "cat", "/proc/self/attr/current")...)
+	if o.code != 0 || strings.Trim(o.stdout, "\x00\n") != "system_u:system_r:container_t:s0:c1,c2" {
+		t.Error(o)
+	}
+	try(t, in([]string{"--security-opt", "label=user:no", "--security-opt", "label=role:no", "--security-opt", "label=type:no"}, "true")...).fails(t, 125, "invalid argument")
+	o = try(t, in([]string{"--security-opt", "label=disable"}, "cat", "/proc/self/attr/current")...)
+	if o.code != 0 || strings.Contains(o.stdout, "container_t") {
+		t.Error(o)
+	}
+}
