@@ -5,7 +5,6 @@
 package launch
 
 import (
-	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -172,9 +171,9 @@ func perform(c *child, o *sys.Call) (r, errno uintptr) {
 //go:nocheckptr
 func offer(c *child, fd int32) {
 	const most = 1 << 33
-	atomic.StoreInt32(&c.offer, fd+1)
+	c.offer = fd + 1
 	for range uint64(most) {
-		if atomic.LoadInt32(&c.taken) == fd+1 {
+		if taken(c) == fd+1 {
 			return
 		}
 	}
@@ -182,6 +181,14 @@ func offer(c *child, fd int32) {
 		exit()
 	}
 }
+
+// taken reads the word anew each time. It does without sync/atomic, which calls the race detector's runtime in a build for it.
+//
+//go:noinline
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func taken(c *child) int32 { return c.taken }
 
 // await looks for what is to be read, and lets others have the processor, before the child sleeps: the parent's part is most often done
 // sooner than a sleeping processor is woken.
