@@ -252,7 +252,8 @@ func numbers(a Arch) (list []int) {
 	return append(list, 0xf0001, 0xf0005, 0xf0006, 0xf0007, 4000, 5000, 6000, 0x3fffffff, 0x40000000, 0x40000000+2000, 0x7fffffff, -1, -2)
 }
 
-// natives: for s390x libseccomp on a little-endian machine writes a program in which some numbers are turned and others are not.
+// natives: for s390x libseccomp 2.5 on a little-endian machine writes a big-endian program in which the further copies of an answer, which it
+// makes where a jump is too long, are not turned: 0x00050001 stands there as 0x01000500.
 var natives = []Arch{X86_64, ARM64, RISCV64, PPC64LE, MIPS64}
 
 // TestDockerAsLibseccomp: every number, architecture and condition of Docker's default profile, with the capabilities that make a
