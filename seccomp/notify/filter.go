@@ -80,11 +80,20 @@ func (f Filter) Apply(p *plan.Plan) error {
 		shown = reporting(code)
 		p.Observe(observe)
 	}
+	p.Observe(func(run *plan.Run, _ *plan.Result) {
+		if l, ok := run.Value(listenerKey{}).(*Listener); ok && l != nil {
+			l.settle()
+		}
+	})
 	p.Take(f.install(shown), func(run *plan.Run, listener *os.File) error {
-		return f.serve(listener, f.handler(code, run, p.Has(plan.InitProg)))
+		l, err := f.serve(listener, f.handler(code, run, p.Has(plan.InitProg)))
+		run.Set(listenerKey{}, l)
+		return err
 	})
 	return p.Claim("seccomp listener")
 }
+
+type listenerKey struct{}
 
 func (f Filter) prepare(p *plan.Plan) error {
 	if program, ok := f.Program.(*seccomp.Program); ok {
@@ -162,21 +171,20 @@ func program(p []unix.SockFilter) plan.Arg {
 
 // serve hands the listener to the supervisor. Nothing is undone at the end of the command: processes that it has left
 // behind are supervised until the last has ended.
-func (f Filter) serve(listener *os.File, h Handler) error {
+func (f Filter) serve(listener *os.File, h Handler) (*Listener, error) {
 	if f.Supervisor != nil {
-		_, err := f.Supervisor.Serve(listener, h)
-		return err
+		return f.Supervisor.Serve(listener, h)
 	}
 	own, err := NewSupervisor(Handlers{})
 	if err != nil {
 		listener.Close()
-		return err
+		return nil, err
 	}
 	l, err := own.Serve(listener, h)
 	if err != nil {
 		own.Close()
-		return err
+		return nil, err
 	}
 	l.whenClosed(func() { own.Close() })
-	return nil
+	return l, nil
 }

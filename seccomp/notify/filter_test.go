@@ -109,12 +109,13 @@ func TestTake(t *testing.T) {
 			r, w, err := os.Pipe()
 			require.NoError(t, err)
 			cmd := &plan.Command{Candidates: []string{"/bin/sh"}, Args: []string{"sh", "-c", "echo $PPID"}, Files: []*os.File{nil, w, w}}
-			p, err := launch.Start(context.Background(), plan.Build(append([]plan.Primitive{f}, with...)...), cmd, opt)
+			built := plan.Build(append([]plan.Primitive{f}, with...)...)
+			p, err := launch.Start(context.Background(), built, cmd, opt)
 			w.Close()
 			require.NoError(t, err, "%s %+v", name, opt)
 			require.Equal(t, "6\n", string(must(io.ReadAll(r))), "%s %+v", name, opt)
 			r.Close()
-			require.Zero(t, ended(t, p))
+			require.Zero(t, ended(t, started{p, built}))
 			require.Equal(t, 1, must(unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)), "the host stays undumpable: %s %+v", name, opt)
 		}
 	}

@@ -93,7 +93,8 @@ func start(t testing.TB, opt launch.Options, parts []plan.Primitive, args ...str
 	cmd, output := command(t, args...)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	p, err := launch.Start(ctx, plan.Build(parts...), cmd, opt)
+	built := plan.Build(parts...)
+	p, err := launch.Start(ctx, built, cmd, opt)
 	if err != nil {
 		return output(), 0, err
 	}
@@ -106,6 +107,7 @@ func start(t testing.TB, opt launch.Options, parts []plan.Primitive, args ...str
 		}
 	}
 	require.NoError(t, err)
+	built.Observed(p.Run, new(plan.Result)) // as Cmd.Wait does
 	require.NoError(t, p.Release())
 	return output(), ws, nil
 }
@@ -195,15 +197,22 @@ var user = plan.Func(func(p *plan.Plan) error {
 	return nil
 })
 
-func startCommand(t testing.TB, cmd *plan.Command, parts ...plan.Primitive) *launch.Process {
+// started is a process and the plan by which it was started.
+type started struct {
+	*launch.Process
+	plan *plan.Plan
+}
+
+func startCommand(t testing.TB, cmd *plan.Command, parts ...plan.Primitive) started {
 	t.Helper()
-	p, err := launch.Start(context.Background(), plan.Build(parts...), cmd, launch.Options{})
+	built := plan.Build(parts...)
+	p, err := launch.Start(context.Background(), built, cmd, launch.Options{})
 	require.NoError(t, err)
-	return p
+	return started{p, built}
 }
 
 // ended waits for the end of a process; one that takes too long is killed.
-func ended(t testing.TB, p *launch.Process) unix.WaitStatus {
+func ended(t testing.TB, p started) unix.WaitStatus {
 	t.Helper()
 	stop := time.AfterFunc(20*time.Second, func() { unix.PidfdSendSignal(int(p.PIDFD.Fd()), unix.SIGKILL, nil, 0) })
 	var ws unix.WaitStatus
@@ -214,6 +223,7 @@ func ended(t testing.TB, p *launch.Process) unix.WaitStatus {
 		}
 	}
 	stop.Stop()
+	p.plan.Observed(p.Run, new(plan.Result)) // as Cmd.Wait does
 	require.NoError(t, p.Release())
 	return ws
 }

@@ -116,6 +116,14 @@ func (l *Listener) handle(r *Request) {
 		l.end()
 	}()
 	a = l.handler(c, r)
+	l.settle()
+}
+
+// settle puts what handlers have done before what comes after Cmd.Wait, as Go's memory model sees it: the two are connected by the kernel only, by
+// the answer and the end of the command.
+func (l *Listener) settle() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 }
 
 // handleSlow does so, and finds out whether it is slow.
