@@ -5,7 +5,6 @@ package caisson
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -113,12 +112,11 @@ func (p *Process) awaitEnd() {
 // readReport reads how the command ended from the init process, whose own end cannot tell a signal from an exit code.
 func (p *Process) readReport() {
 	for {
-		r, err := initprog.ReadRecord(p.child.Report)
+		r, err := launch.ReadReport(p.child.Report, p.child.PIDFD)
 		if err == nil && r.Kind == initprog.Ended {
 			p.status = syscall.WaitStatus(r.Value)
 		}
 		if err != nil {
-			io.Copy(io.Discard, p.child.Report)
 			return
 		}
 	}
@@ -127,7 +125,8 @@ func (p *Process) readReport() {
 // Exec gives a Cmd that executes a further command inside the running sandbox: in all its namespaces, its root and control
 // group, and with the same user, limits and filters. The kernel ends it with the sandbox if that has a pid namespace. setns(2) by pidfd needs Linux 5.8.
 //
-// What runs in the sandbox may stop the command while it enters, so give it a context with a deadline where that is hostile. A sandbox without a user namespace whose root has
+// What runs in the sandbox may hold up the command while it enters, so give it a context with a deadline where that is hostile; and it may read
+// the caller's command line then (/proc/PID/cmdline), which is no place for secrets. A sandbox without a user namespace whose root has
 // CAP_SYS_PTRACE, but not CAP_SYS_ADMIN, is not entered (EPERM): it could read the caller's memory. One whose root has kept both could do so too, and anything else to the host. On architectures other than amd64 and arm64
 // what runs inside can get hold of the caller's binary while a command enters, and write to it once the caller has ended if it has the rights of its owner (CVE-2019-5736): do
 // not enter a hostile sandbox there.

@@ -71,7 +71,7 @@ func (c caller) room(p *plan.Plan) room {
 	id, known := p.UID()
 	if (p.Cloned()|p.Joined())&unix.CLONE_NEWUSER != 0 {
 		all := upTo(c.last)
-		r.inside, r.hides = true, c.root
+		r.inside, r.hides = true, c.root || c.Permitted != 0
 		r.root, r.have = true, State{Permitted: all, Effective: all, Bounding: all}
 	}
 	if known {

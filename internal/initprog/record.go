@@ -48,13 +48,16 @@ type Record struct {
 // maxErrno is the kernel's MAX_ERRNO.
 const maxErrno = 4095
 
+// RecordSize is how many bytes a record has.
+const RecordSize = 8
+
 // ReadRecord reads one record. At the end of the stream it returns io.EOF, within
 // a record io.ErrUnexpectedEOF, and any other error of r as it is. An unknown kind,
 // or a value that cannot be of its kind (a pid or errno below 1, an errno above
 // 4095, a status of a process that has not ended) is an [*Error] that wraps EINVAL:
 // the writer is not the program, and nothing after it should be read.
 func ReadRecord(r io.Reader) (Record, error) {
-	var b [8]byte
+	var b [RecordSize]byte
 	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return Record{}, err
 	}

@@ -123,6 +123,10 @@ func newStart(ctx context.Context, p *plan.Plan, cmd *plan.Command, opt Options)
 }
 
 func (s *start) perform() (_ *Process, err error) {
+	if s.hides() && !s.hidesAtOnce() {
+		return nil, &plan.Error{Primitive: "launch", Err: syscall.EPERM, Hint: "a caller with capabilities that is not root needs CAP_DAC_OVERRIDE " +
+			"to make a user namespace: any process of its user could read its memory meanwhile"}
+	}
 	defer func() {
 		s.run.CloseFiles()
 		for _, f := range s.extra {
@@ -283,7 +287,7 @@ func (s *start) stepOf(k plan.StepKind) int {
 
 // clone makes the child and waits until it has executed its command.
 func (s *start) clone() (*Process, error) {
-	if s.hides() || !s.plan.Waits() { // else the server does, later
+	if s.hidesAtOnce() || !s.plan.Waits() { // else the server does, later
 		s.enter()
 	}
 	defer s.leave()
@@ -311,11 +315,18 @@ func (s *start) enter() {
 	}
 }
 
-// hides reports whether the child must not be traced from its first moment on: by those whom it joins, and in a user namespace that root
-// has made by any process of root's on the host, since that has all capabilities there, even one without any of its own: root of
-// another sandbox. For an ordinary user such a process is one that may trace us anyhow, and the child's files in /proc have to be its own.
+// hides reports whether the child must not be traced: by those whom it joins, and in a user namespace that root, or somebody with
+// capabilities, has made by any process of the same user on the host, since that has all capabilities there, even one without any of its own:
+// root of another sandbox. For an ordinary user such a process is one that may trace us anyhow.
 func (s *start) hides() bool {
-	return s.joins() || s.plan.Cloned()&unix.CLONE_NEWUSER != 0 && os.Geteuid() == 0
+	_, permitted := capabilities()
+	return s.joins() || s.plan.Cloned()&unix.CLONE_NEWUSER != 0 && (os.Geteuid() == 0 || permitted != 0)
+}
+
+// hidesAtOnce reports whether it hides from its first moment on. The files in /proc of a hidden child are root's: who may not write those has to
+// write the id maps before.
+func (s *start) hidesAtOnce() bool {
+	return s.joins() || s.hides() && (os.Geteuid() == 0 || effective(unix.CAP_DAC_OVERRIDE))
 }
 
 func (s *start) leave() {

@@ -35,6 +35,7 @@ func helpers() map[string]func() error {
 		"die in a loop":       startForever,
 		"filtered":            filtered,
 		"hidden":              hidden,
+		"spy":                 spy,
 		"soft limit":          softLimit,
 		"many descriptors":    manyDescriptors,
 		"no close_range":      noCloseRange,

@@ -4,6 +4,8 @@ package launch
 
 import (
 	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"slices"
@@ -32,6 +34,7 @@ type program struct {
 	size         int  // calls that a child makes, or somewhat more
 	closesRanges bool // the kernel has close_range
 
+	name      string      // that the child gives itself
 	inspected bool        // the child looks at the program before it executes it
 	shared    []byte      // memory that a child with a copy of all other memory shares with us
 	report    [2]*os.File // its end tells that such a child has executed the command or ended
@@ -55,6 +58,10 @@ func (s *start) lower(w way) error {
 	p.add()
 	if err := s.descriptors(p); err != nil {
 		return err
+	}
+	if s.looks() || s.hides() || s.calls(userCalls...) {
+		p.name = fmt.Sprintf("%015x", rand.Uint64()>>4)
+		p.call(s.stepOf(plan.StepClone), unix.SYS_PRCTL, unix.PR_SET_NAME, p.mem.String(p.name))
 	}
 	if s.joins() && !w.vfork { // as package dumpable does it where the memory is shared
 		p.call(s.stepOf(plan.StepClone), unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)

@@ -45,12 +45,16 @@ func (s *start) helped() bool { return s.cmd.Init || s.detour }
 
 // foresee chooses the detour where it will be needed anyhow.
 func (s *start) foresee() {
-	s.detour = !s.cmd.Init && initprog.Supported() && s.exposed() && (s.plan.Joined() != 0 || looksLikeScript(s.cmd.Candidates))
+	s.detour = !s.cmd.Init && initprog.Supported() && s.exposed() && (s.plan.Joined() != 0 || s.blind() || looksLikeScript(s.cmd.Candidates))
 }
 
 // looksLikeScript looks at the host's files of the same names. It is a guess that saves a second start, no more.
 func looksLikeScript(candidates []string) bool {
 	for _, name := range candidates {
+		var st unix.Stat_t
+		if unix.Stat(name, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG { // a name of the sandbox's may be a device here
+			continue
+		}
 		fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 		if err != nil {
 			continue
@@ -79,36 +83,70 @@ func (s *start) inspect(p *program) {
 
 const atFDCWD = ^uintptr(99) // -100
 
-// verify kills a child that executes the host's binary as the host sees it. A copy of the binary, or the same file through
-// a mount of the sandbox's own, is the caller's choice.
+// verify returns when the child has left our memory, and kills it where it then executes the host's binary as the host sees it. A copy of the binary,
+// or the same file through a mount of the sandbox's own, is the caller's choice, and without a root of its own any.
 //
-// Execve lets us go on before the child has left our memory, and until it has, its binary is ours. Nothing tells when that is: the
-// descriptors are closed before. So the binary counts only when it is looked at after memory of its own has been seen.
+// Execve lets us go on before the child has left the memory, and until it has, its binary is ours and whoever traces it reads us. What
+// tells is its name, which it has given itself and execve changes afterwards.
 func (s *start) verify(pid int) error {
-	if s.helped() || !s.plan.Has(plan.RootDir) {
+	if !s.looks() {
 		return nil
 	}
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Microsecond) {
-		if !executesUs(pid) {
+		ours, err := executesUs(pid)
+		if err == nil && !ours || err == unix.ENOENT || err == unix.ESRCH { // it has ended
 			return nil
 		}
-		its := stack(strconv.Itoa(pid))
-		left := its != "" && its != "0" && its != stack("self") // 0: we may not know
-		if left && executesUs(pid) || time.Now().After(end) {
+		if name := comm(pid); name != "" && name != s.prog.name {
+			return s.verdict(pid)
+		}
+		if time.Now().After(end) {
 			return s.failed(s.stepOf(plan.StepExec), errSelf)
 		}
 	}
 }
 
-// stack gives the address of a process's stack as /proc/PID/stat prints it: that of a new program is a random one.
-func stack(pid string) string {
-	const startstack = 28 // proc(5)
-	b, _ := os.ReadFile("/proc/" + pid + "/stat")
-	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	if len(fields) <= startstack-3 {
-		return ""
+// looks reports whether what the child executes has to be looked at.
+func (s *start) looks() bool { return !s.helped() && (s.entered || s.plan.Has(plan.RootDir)) }
+
+// verdict looks at what runs in memory of its own.
+func (s *start) verdict(pid int) error {
+	if !s.plan.Has(plan.RootDir) {
+		return nil
 	}
-	return fields[startstack-3]
+	switch ours, err := executesUs(pid); {
+	case ours:
+		return s.failed(s.stepOf(plan.StepExec), errSelf)
+	case err == unix.EACCES || err == unix.EPERM:
+		return s.failed(s.stepOf(plan.StepExec), errUnseen)
+	}
+	return nil
+}
+
+// comm is the name of a process, which anyone may read; "" when it has ended.
+func comm(pid int) string {
+	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
+	return strings.TrimSuffix(string(b), "\n")
+}
+
+// blind reports whether we may not see what the child executes once it has another user: then our own program executes it.
+func (s *start) blind() bool {
+	return s.plan.Cloned()&unix.CLONE_NEWUSER == 0 && s.calls(userCalls...) && !effective(unix.CAP_SYS_PTRACE)
+}
+
+// capabilities gives the effective and the permitted set of the calling thread.
+func capabilities() (effective, permitted uint64) {
+	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var d [2]unix.CapUserData
+	if unix.Capget(&h, &d[0]) != nil {
+		return 0, 0
+	}
+	return uint64(d[0].Effective) | uint64(d[1].Effective)<<32, uint64(d[0].Permitted) | uint64(d[1].Permitted)<<32
+}
+
+func effective(c int) bool {
+	e, _ := capabilities()
+	return e&(1<<c) != 0
 }
 
 // exeWanted is what tells two executed files apart.
@@ -120,24 +158,26 @@ var hostExe = sync.OnceValues(func() (host unix.Statx_t, err error) {
 	return host, err
 })
 
-func executesUs(pid int) bool {
+func executesUs(pid int) (bool, error) {
 	var child unix.Statx_t
 	host, err := hostExe()
 	if err != nil {
-		return false
+		return false, nil
 	}
-	if unix.Statx(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/exe", 0, exeWanted, &child) != nil {
-		return false // it has ended
+	if err := unix.Statx(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/exe", 0, exeWanted, &child); err != nil {
+		return false, err
 	}
-	return child.Mask&unix.STATX_MNT_ID != 0 && child.Mnt_id == host.Mnt_id && child.Ino == host.Ino
+	return child.Mask&unix.STATX_MNT_ID != 0 && child.Mnt_id == host.Mnt_id && child.Ino == host.Ino, nil
 }
 
 var errSelf = fmt.Errorf("the program is a script for /proc/self/exe: %w", syscall.EPERM)
 
+var errUnseen = fmt.Errorf("what it executes may not be seen, and might be the host's own binary: %w", syscall.EPERM)
+
 // awaitDetour reads from our program whether it could execute the command. The kernel closes its end when it did.
-func (s *start) awaitDetour() error {
+func (s *start) awaitDetour(p *Process) error {
 	s.closeReport()
-	r, err := initprog.ReadRecord(s.reportRead)
+	r, err := s.record(p)
 	switch {
 	case err == io.EOF:
 		return nil
@@ -147,6 +187,29 @@ func (s *start) awaitDetour() error {
 		err = syscall.EBADMSG
 	}
 	return s.failed(s.stepOf(plan.StepExec), err)
+}
+
+// record reads from our program, until there is nothing to come: somebody inside may have taken the other end and keep it open, so the
+// end of the process is one, too.
+func (s *start) record(p *Process) (initprog.Record, error) {
+	return ReadReport(s.reportRead, p.PIDFD)
+}
+
+// ReadReport reads a record that the init program has written. io.EOF: there will be none.
+func ReadReport(report, process *os.File) (initprog.Record, error) {
+	poll := []unix.PollFd{{Fd: int32(report.Fd()), Events: unix.POLLIN}, {Fd: int32(process.Fd()), Events: unix.POLLIN}}
+	if _, err := ignoringEINTR(func() (int, error) { return unix.Poll(poll, -1) }); err != nil {
+		return initprog.Record{}, os.NewSyscallError("poll", err)
+	}
+	if poll[0].Revents == 0 {
+		return initprog.Record{}, io.EOF
+	}
+	b := make([]byte, initprog.RecordSize)
+	n, err := ignoringEINTR(func() (int, error) { return unix.Read(int(report.Fd()), b) })
+	if err != nil {
+		return initprog.Record{}, os.NewSyscallError("read", err)
+	}
+	return initprog.ReadRecord(bytes.NewReader(b[:n])) // somebody else may have written less
 }
 
 // closeReport closes our copies of the end to which our program writes.

@@ -259,7 +259,7 @@ func (s *start) executed(p *Process) error {
 	case s.cmd.Init:
 		return s.awaitInit(p)
 	case s.detour:
-		return s.awaitDetour()
+		return s.awaitDetour(p)
 	}
 	return s.verify(p.PID)
 }
@@ -268,7 +268,7 @@ func (s *start) executed(p *Process) error {
 func (s *start) awaitInit(p *Process) error {
 	s.closeReport()
 	step := s.stepOf(plan.StepExec)
-	switch r, err := initprog.ReadRecord(s.reportRead); {
+	switch r, err := s.record(p); {
 	case err != nil:
 		return s.failed(step, fmt.Errorf("init: %w", err))
 	case r.Kind == initprog.Failed:
