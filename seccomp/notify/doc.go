@@ -17,7 +17,8 @@
 // a path and answers Continue decides about nothing. What depends on memory must be done by the handler: it opens, connects or makes a directory itself, with the copy
 // that it has looked at, and answers with the result. [Request.Path], [Request.File] and [SockAddr.Connect] are made for that. The handler
 // acts with the rights of its own process, which are most often more than the target's: whatever the target's own rights should have
-// forbidden is for the handler to forbid.
+// forbidden is for the handler to forbid. What only differs because the supervisor does it is refused to all targets ([ErrRefused]): files on procfs, where
+// /proc/self is the supervisor, fifos and devices ([Path.Open]), and sockets whose peers see who has connected them ([SockAddr.Connect]).
 //
 // # Signals
 //
@@ -30,7 +31,9 @@
 // all: idle ones cost a descriptor each, and no goroutine. On processors that are not busy otherwise a call is answered in about 1.4 times the time that a program in C needs to receive
 // and answer it, while calls follow each other within some milliseconds; the first after a pause, and each on a busy machine, takes about ten microseconds more.
 //
-// When the supervisor's process ends, notified calls fail with ENOSYS: nothing is allowed for lack of a supervisor.
+// When the supervisor's process ends, notified calls fail with ENOSYS: nothing is allowed for lack of a supervisor. That takes that nobody else holds the
+// listener. The command does while it is being started, and if the supervisor is killed just then and execve(2) itself is asked about, it would wait for its own answer. So it
+// closes its copy before, if the filter allows close(2), whatever its arguments. Where the filter does not, let the command end with its parent: caisson.DieWithParent.
 //
 // # Needs
 //

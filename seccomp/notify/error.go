@@ -32,6 +32,10 @@ func (e *Error) Unwrap() error { return e.Err }
 // was interrupted by a signal, or it has been answered. What was read for it may be another process's and is not given.
 var ErrGone = errors.New("nobody waits for the answer to this call")
 
+// ErrRefused says that the target could do harm by it, or find out what is none of its business, if the supervisor did it with its own rights.
+// The error gives the errno for the target, too, or is errors.ErrUnsupported.
+var ErrRefused = errors.New("refused to the target of a supervisor")
+
 func fail(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
@@ -42,10 +46,13 @@ func fail(err error, format string, args ...any) error {
 // invalid is the error of a value that makes no sense. It is an EINVAL for errors.Is.
 func invalid(op, text string) error { return &Error{Op: op, Err: &reason{text, syscall.EINVAL}} }
 
-// unsupported is the error of what the kernel has no way to do.
+// unsupported is the error of what there is no way to do.
 func unsupported(op, text string) error {
 	return &Error{Op: op, Err: &reason{text, errors.ErrUnsupported}}
 }
+
+// refused is the reason of an [ErrRefused].
+func refused(text string, err error) error { return &reason{text, errors.Join(ErrRefused, err)} }
 
 // reason is a text that says more than the error that it stands for.
 type reason struct {

@@ -85,11 +85,16 @@ func (f Filter) Apply(p *plan.Plan) error {
 			l.settle()
 		}
 	})
-	p.Take(f.install(shown), func(run *plan.Run, listener *os.File) error {
+	listener := p.Slot()
+	p.Take(f.install(shown).Save(listener), func(run *plan.Run, listener *os.File) error {
 		l, err := f.serve(listener, f.handler(code, run, p.Has(plan.InitProg)))
 		run.Set(listenerKey{}, l)
 		return err
 	})
+	if allowsClose(shown) {
+		// If we are killed now, nobody answers the child's execve(2), and it must not hold open what the answer would come by. Another filter may refuse that.
+		p.Child(plan.Seccomp, plan.Call("close", unix.SYS_CLOSE, plan.Saved(listener)).Tolerate(syscall.EPERM))
+	}
 	return p.Claim("seccomp listener")
 }
 

@@ -17,7 +17,8 @@ import (
 // Path is a file name that the target gave, and where the target would look for it. It is to be closed.
 //
 // Open and Parent walk it as the target would, in its root directory and its mount namespace, but with the rights of the
-// supervisor, and whatever the target does to its memory meanwhile. Links are followed inside that root; those of /proc/PID/fd and the like are not. The
+// supervisor, and whatever the target does to its memory meanwhile. Links are followed inside that root; those of /proc/PID/fd and the like are not, and nothing
+// on procfs is given, where /proc/self would be the supervisor. The
 // target can still rename directories and exchange links: who decides by a path must decide by the file that Open gave, not by Name.
 type Path struct {
 	Name string   // as it was given
@@ -138,19 +139,9 @@ func sameFile(a, b *os.File) (bool, error) {
 	return x.Ino == y.Ino && x.Dev_major == y.Dev_major && x.Dev_minor == y.Dev_minor && x.Mnt_id == y.Mnt_id, nil
 }
 
-// Open opens the file as the target would with flags and mode (open(2)), with the rights of the supervisor. It needs Linux 5.6
-// (openat2(2)).
-func (p *Path) Open(flags int, mode uint32) (*os.File, error) {
-	name, err := p.Absolute()
-	if err != nil {
-		return nil, err
-	}
-	f, err := p.open(name, flags, mode)
-	return f, fail(err, "open %q", p.Name)
-}
-
 // Parent opens the directory that the last element of the name is in (O_PATH), for calls such as mkdirat(2), and gives that element. It is not
-// resolved. A name that ends with "." or ".." is EINVAL.
+// resolved: a call that follows links there follows them in the supervisor's root. A name that ends with "." or ".." is EINVAL. A directory on procfs is refused
+// ([ErrRefused], EACCES): it can be the supervisor's.
 func (p *Path) Parent() (*os.File, string, error) {
 	name, err := p.Absolute()
 	if err != nil {
@@ -160,14 +151,14 @@ func (p *Path) Parent() (*os.File, string, error) {
 	if last == "" || last == "." || last == ".." {
 		return nil, "", fail(syscall.EINVAL, "parent of %q", p.Name)
 	}
-	f, err := p.open(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	f, err := p.find(dir, unix.O_DIRECTORY)
 	return f, last, fail(err, "parent of %q", p.Name)
 }
 
 // open walks a path from the root that no link leads out of.
 func (p *Path) open(name string, flags int, mode uint32) (*os.File, error) {
 	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC, Mode: uint64(mode), Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	if flags&(unix.O_CREAT|unix.O_TMPFILE&^unix.O_DIRECTORY) == 0 {
+	if flags&unix.O_CREAT == 0 {
 		how.Mode = 0
 	}
 	const tries = 100 // EAGAIN: something was renamed while ".." was walked

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -107,14 +108,17 @@ func (a SockAddr) String() string {
 // meanwhile changes nothing. The socket is most often what [Request.File] gave. It belongs to the network namespace in which it was made.
 // If it blocks, Connect does; when the context ends, the attempt is given up.
 //
-// The path of an AF_UNIX socket would be looked up in the caller's root, and is refused with errors.ErrUnsupported; abstract ones
-// are not.
+// Only AF_INET, AF_INET6 and AF_UNSPEC, which disconnects, are connected. The peer of an AF_UNIX socket, abstract or not, would take the target for the
+// supervisor: its credentials are those of who connects (SO_PEERCRED, unix(7)); and a path would be looked up in the supervisor's root. Other families judge
+// who connects by its rights (netlink(7)). They are refused: [ErrRefused], errors.ErrUnsupported.
 func (a SockAddr) Connect(ctx context.Context, socket *os.File) error {
-	if a.Family == unix.AF_UNIX && len(a.Path) > 0 && a.Path[0] != 0 {
-		return unsupported("connect to "+a.String(), "the path is the target's, and would be looked up in the supervisor's root")
-	}
 	if len(a.raw) == 0 {
 		return fail(syscall.EINVAL, "connect to no address")
+	}
+	switch binary.NativeEndian.Uint16([]byte(a.raw)) { // not Family, which the caller can change
+	case unix.AF_INET, unix.AF_INET6, unix.AF_UNSPEC:
+	default:
+		return fail(refused("the peer would see the supervisor's credentials or rights", errors.ErrUnsupported), "connect to %v", a)
 	}
 	c, err := socket.SyscallConn()
 	if err != nil {
