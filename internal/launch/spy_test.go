@@ -121,5 +121,5 @@ func TestHostMemoryIsHidden(t *testing.T) {
 			require.NoError(t, c.Wait())
 		})
 	}
-	require.EqualValues(t, known, *secret)
+	require.Equal(t, uint64(known), *secret)
 }
