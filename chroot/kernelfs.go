@@ -3,6 +3,7 @@
 package chroot
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -87,7 +88,10 @@ func putInto(p *plan.Plan, m plan.Slot, name string) error {
 // has joined: only then what it sees begins at its own group, and nothing above can be reached even by who mounts it writable. Where the
 // host has the hierarchies of version 1, each of them is mounted at a directory of its name, as Docker does.
 type Cgroupfs struct {
-	Writable bool // who has the rights may change the sandbox's own group, its limits included where they are set there
+	// Writable lets who has the rights change the sandbox's own group, its limits included where they are set there. The sandbox must
+	// have a group of its own, on version 2 (package cgroups): else the group would be the caller's, and who could freeze it would
+	// freeze the caller. On version 1 it is an error that wraps errors.ErrUnsupported.
+	Writable bool
 }
 
 // Apply implements plan.Primitive.
@@ -98,7 +102,7 @@ func (c Cgroupfs) Apply(p *plan.Plan) error {
 	}
 	private(p)
 	p.Late(func() error { // another part may ask for the namespace in its own late decision
-		p.Late(func() error { return needsCgroupNamespace(p) })
+		p.Late(func() error { return errors.Join(needsCgroupNamespace(p), c.needsOwnGroup(p)) })
 		return nil
 	})
 	attr := uint64(noFiles | unix.MOUNT_ATTR_RDONLY)
@@ -106,6 +110,9 @@ func (c Cgroupfs) Apply(p *plan.Plan) error {
 		attr = noFiles
 	}
 	root, hierarchies := p.Slot(), hierarchiesOf(string(b))
+	if c.Writable && len(hierarchies) > 0 {
+		return fmt.Errorf("a writable Cgroupfs of version 1 would hand out the caller's own groups: %w", errors.ErrUnsupported)
+	}
 	if len(hierarchies) == 0 {
 		p.Child(plan.Sources, mnt.New(p, "cgroup2", root, attr)...)
 	} else {
@@ -127,6 +134,13 @@ func (c Cgroupfs) Apply(p *plan.Plan) error {
 func needsCgroupNamespace(p *plan.Plan) error {
 	if (p.Cloned()|p.Joined())&unix.CLONE_NEWCGROUP == 0 {
 		return fmt.Errorf("Cgroupfs needs namespaces.Cgroup, else the sandbox would see the groups of the host: %w", syscall.EINVAL)
+	}
+	return nil
+}
+
+func (c Cgroupfs) needsOwnGroup(p *plan.Plan) error {
+	if c.Writable && !p.OwnCgroup() {
+		return fmt.Errorf("a writable Cgroupfs needs a group of the sandbox's own, as cgroups.Limits makes one: %w", syscall.EINVAL)
 	}
 	return nil
 }

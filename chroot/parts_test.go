@@ -453,3 +453,15 @@ func TestMounts(t *testing.T) {
 		require.ErrorAs(t, err, &e, strconv.Itoa(bad))
 	}
 }
+
+// TestWritableCgroupfs: without a group of the sandbox's own the caller's would be handed out.
+func TestWritableCgroupfs(t *testing.T) {
+	err := plan.Build(chroot.Host{}, chroot.Sysfs{}, chroot.Cgroupfs{Writable: true}, more(unix.CLONE_NEWCGROUP|unix.CLONE_NEWNET)).Err()
+	b, readErr := os.ReadFile("/proc/self/cgroup")
+	require.NoError(t, readErr)
+	if strings.HasPrefix(string(b), "0::") { // version 2 alone
+		require.ErrorIs(t, err, syscall.EINVAL)
+	} else {
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+	}
+}

@@ -22,7 +22,9 @@ import (
 // host's that the sandbox may open can still be reached through it. Mount points cannot be made, only used: below a [Tmpfs] they
 // can.
 //
-// The file systems of the kernel (/proc, /sys, /dev) are the host's until [Proc], [Sysfs] and [Dev] cover them.
+// The file systems of the kernel (/proc, /sys, /dev) are the host's until [Proc], [Sysfs] and [Dev] cover them. Without a user namespace they must be
+// covered, and there must be a pid namespace: through /proc/PID/root of a process of the same user outside, files of the host can be
+// written, whatever is read-only here.
 type Host struct {
 	Propagation Propagation // Private or Slave; see [Pivot]
 }

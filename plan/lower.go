@@ -94,6 +94,9 @@ func (o Op) Descriptors(r *Run) (fds []uintptr) {
 	return fds
 }
 
+// OwnCgroup reports whether the child is started in a control group of version 2 that a part has named.
+func (p *Plan) OwnCgroup() bool { return p.cgroup != nil }
+
 // CgroupFile is the directory that IntoCgroup named, and whether there is one. For launchers.
 func (p *Plan) CgroupFile(r *Run) (*os.File, bool) {
 	if p.cgroup == nil {

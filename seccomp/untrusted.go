@@ -28,10 +28,7 @@ func Untrusted() Policy {
 			{Names: []string{"clone3"}, Action: Errno(syscall.ENOSYS)}, // its flags lie in memory: programs then use clone
 			{Names: []string{"clone"}, Action: Allow, When: Any{{Arg(cloneFlags(native)).HasNone(newNamespaces)}}},
 			{Names: []string{"socket", "socketpair"}, Action: Allow, When: Arg(0).In(unix.AF_UNIX)},
-			{Names: []string{"socket"}, Action: Allow, When: Any{
-				{Arg(0).Equal(unix.AF_INET), Arg(1).Masked(sockType, unix.SOCK_STREAM)}, {Arg(0).Equal(unix.AF_INET), Arg(1).Masked(sockType, unix.SOCK_DGRAM)},
-				{Arg(0).Equal(unix.AF_INET6), Arg(1).Masked(sockType, unix.SOCK_STREAM)}, {Arg(0).Equal(unix.AF_INET6), Arg(1).Masked(sockType, unix.SOCK_DGRAM)},
-				{Arg(0).Equal(unix.AF_NETLINK), Arg(2).Equal(unix.NETLINK_ROUTE)}}},
+			{Names: []string{"socket"}, Action: Allow, When: network()},
 			{Names: []string{"socket"}, Action: Errno(syscall.EAFNOSUPPORT)},
 			{Names: []string{"ioctl"}, Action: Errno(syscall.EPERM), When: Arg(1).In(unix.TIOCSTI, tioclinux, unix.TIOCSETD)},
 			{Names: []string{"ioctl"}, Action: Allow},
@@ -43,6 +40,17 @@ func Untrusted() Policy {
 		},
 	}
 	return p
+}
+
+// network are the sockets that are allowed: TCP and UDP by name, since MPTCP, SCTP and others would pass by what Landlock and other parts know
+// of ports.
+func network() (any Any) {
+	for _, family := range []uint64{unix.AF_INET, unix.AF_INET6} {
+		for _, k := range [][2]uint64{{unix.SOCK_STREAM, 0}, {unix.SOCK_STREAM, unix.IPPROTO_TCP}, {unix.SOCK_DGRAM, 0}, {unix.SOCK_DGRAM, unix.IPPROTO_UDP}} {
+			any = append(any, All{Arg(0).Equal(family), Arg(1).Masked(sockType, k[0]), Arg(2).Equal(k[1])})
+		}
+	}
+	return append(any, All{Arg(0).Equal(unix.AF_NETLINK), Arg(2).Equal(unix.NETLINK_ROUTE)})
 }
 
 const (

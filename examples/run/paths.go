@@ -33,7 +33,7 @@ func (f *flags) sys(asked []mount) (all []mount) {
 	}
 	all = append(all, mount{"/sys", chroot.Sysfs{Writable: f.privileged}})
 	if f.cgroupns != "host" && !slices.ContainsFunc(asked, func(m mount) bool { return m.at == "/sys" || m.at == "/sys/fs" }) {
-		all = append(all, mount{"/sys/fs/cgroup", chroot.Cgroupfs{Writable: f.privileged}})
+		all = append(all, mount{"/sys/fs/cgroup", chroot.Cgroupfs{}})
 	}
 	return all
 }
