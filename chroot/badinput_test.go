@@ -69,7 +69,7 @@ func TestWrongKinds(t *testing.T) {
 		"loop at the end":                {func(d string) error { return os.Symlink("x", d+"/x") }, chroot.Tmpfs{Path: "/x"}, "/x", []syscall.Errno{syscall.ELOOP}},
 		"link to nothing on the way":     {func(d string) error { return os.Symlink("/no", d+"/x") }, chroot.File{Path: "/x/y"}, "/x", []syscall.Errno{syscall.ENOENT}},
 		"link to nothing at the end":     {func(d string) error { return os.Symlink("/no", d+"/x") }, chroot.Bind{Source: "/etc", Target: "/x"}, "/x", []syscall.Errno{syscall.ENOENT}},
-		"fifo as proc":                   {func(d string) error { return unix.Mkfifo(d+"/proc", 0o644) }, chroot.Proc{}, "/proc", []syscall.Errno{syscall.EINVAL, syscall.ENOTDIR}},
+		"fifo as proc":                   {func(d string) error { return unix.Mkfifo(d+"/proc", 0o644) }, chroot.Proc{}, "/proc", []syscall.Errno{syscall.EINVAL, syscall.ENOTDIR, syscall.EACCES}},
 		"file as dev":                    {func(d string) error { return os.WriteFile(d+"/dev", nil, 0o644) }, chroot.Dev{}, "/dev", []syscall.Errno{syscall.EINVAL, syscall.ENOTDIR}},
 		"file for a device":              {func(d string) error { return os.Mkdir(d+"/x", 0o644) }, chroot.Device{Path: "/dev/null", Target: "/x"}, "/x", []syscall.Errno{syscall.EINVAL, syscall.ENOTDIR}},
 		"too long":                       {func(string) error { return nil }, chroot.Tmpfs{Path: "/" + strings.Repeat("x", 256)}, "/xxx", []syscall.Errno{syscall.ENAMETOOLONG}},

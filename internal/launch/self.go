@@ -106,8 +106,10 @@ func (s *start) verify(pid int) error {
 	}
 }
 
-// looks reports whether what the child executes has to be looked at.
-func (s *start) looks() bool { return !s.helped() && (s.entered || s.plan.Has(plan.RootDir)) }
+// looks reports whether what the child executes has to be looked at: by us or by an action that comes after.
+func (s *start) looks() bool {
+	return !s.helped() && (s.entered || s.plan.Has(plan.RootDir) || len(s.plan.AfterSteps()) > 0)
+}
 
 // verdict looks at what runs in memory of its own.
 func (s *start) verdict(pid int) error {
