@@ -21,7 +21,7 @@ func TestAfter(t *testing.T) {
 			var exe, answer string
 			p := plan.Build(part(func(p *plan.Plan) {
 				a, f := p.Answer(64), p.Slot()
-				p.Child(plan.Labels, plan.Call("open", unix.SYS_OPENAT, plan.Int(0), plan.Str("/proc/self/comm"), plan.Int(unix.O_RDONLY|unix.O_CLOEXEC)).Save(f),
+				p.Child(plan.Labels, plan.Call("open", unix.SYS_OPENAT, plan.Int(0), plan.Str("/proc/sys/kernel/ostype"), plan.Int(unix.O_RDONLY|unix.O_CLOEXEC)).Save(f),
 					plan.Call("read", unix.SYS_READ, plan.Saved(f), plan.Into(a), plan.Int(63)))
 				p.After(plan.Action{Name: "look", Do: func(r *plan.Run) (err error) {
 					exe, err = os.Readlink("/proc/" + strconv.Itoa(r.PID) + "/exe")
@@ -36,7 +36,7 @@ func TestAfter(t *testing.T) {
 			_, err = unix.Wait4(proc.PID, nil, 0, nil)
 			require.NoError(t, err)
 			require.NoError(t, proc.Release())
-			own, err := os.ReadFile("/proc/self/comm")
+			own, err := os.ReadFile("/proc/sys/kernel/ostype")
 			require.NoError(t, err)
 			require.Equal(t, string(own), answer)
 			require.NotEqual(t, "/proc/self/exe", exe)
