@@ -287,7 +287,7 @@ func TestCVE_2024_23651(t *testing.T) {
 		require.NoError(t, os.Mkdir(at("real"), 0o755))
 		require.NoError(t, os.Symlink(outside, at("link")))
 		count, stop := exchange(t, [2]string{at("real"), at("link")})
-		for range rounds(300) {
+		for i, end := 0, time.Now().Add(20*time.Second); i < rounds(300) || count() == 0 && time.Now().Before(end); i++ {
 			r.MkdirAll("real/a/b", 0o755)
 			r.WriteFile("real/secret", nil, 0o600)
 			r.RemoveAll("real/a")

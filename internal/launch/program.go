@@ -59,10 +59,6 @@ func (s *start) lower(w way) error {
 	if err := s.descriptors(p); err != nil {
 		return err
 	}
-	if s.looks() || s.hides() || s.calls(userCalls...) {
-		p.name = fmt.Sprintf("%015x", rand.Uint64()>>4)
-		p.call(s.stepOf(plan.StepClone), unix.SYS_PRCTL, unix.PR_SET_NAME, p.mem.String(p.name))
-	}
 	if s.joins() && !w.vfork { // as package dumpable does it where the memory is shared
 		p.call(s.stepOf(plan.StepClone), unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
 	}
@@ -75,6 +71,7 @@ func (s *start) lower(w way) error {
 	}
 	for i, st := range s.steps {
 		if st.Kind == plan.StepExec || st.Kind == plan.StepCall && st.Phase >= plan.Labels {
+			s.rename(p)
 			s.inspect(p)
 		}
 		if err := s.lowerStep(p, i, st); err != nil {
@@ -85,6 +82,15 @@ func (s *start) lower(w way) error {
 		}
 	}
 	return s.arm(p)
+}
+
+// rename gives the child a name that nobody can guess, and that execve changes: see verify. It comes after all that parts may do about names, and
+// before filters.
+func (s *start) rename(p *program) {
+	if p.name == "" && (s.looks() || s.hides() || s.calls(userCalls...)) {
+		p.name = fmt.Sprintf("%015x", rand.Uint64()>>4)
+		p.call(s.stepOf(plan.StepExec), unix.SYS_PRCTL, unix.PR_SET_NAME, p.mem.String(p.name))
+	}
 }
 
 // add begins the calls of a further child.
