@@ -249,6 +249,7 @@ static void isolate(struct start *s)
 	for (int i = 0; i < 3; i++)
 		CALL(dup3, s->null[i], i, 0);
 	CALL(close_range, 3, ~0U, 0);
+	CALL(prctl, PR_SET_NAME, "floor", 0, 0, 0);
 	inspect(s);
 }
 

@@ -116,14 +116,17 @@ type start struct {
 	detour                  bool       // the init program executes the command in its own place
 	reportRead, reportWrite *os.File   // from the init program
 	entered                 bool       // package dumpable knows of the child
+	hidden                  hiding     // whether the child must not be traced
 }
 
 func newStart(ctx context.Context, p *plan.Plan, cmd *plan.Command, opt Options) *start {
-	return &start{ctx: ctx, plan: p, cmd: cmd, opt: opt, run: p.NewRun(ctx, opt.Inherit), steps: p.Steps(cmd)}
+	s := &start{ctx: ctx, plan: p, cmd: cmd, opt: opt, run: p.NewRun(ctx, opt.Inherit), steps: p.Steps(cmd)}
+	s.hidden = s.hiding()
+	return s
 }
 
 func (s *start) perform() (_ *Process, err error) {
-	if s.hides() && !s.hidesAtOnce() {
+	if s.hidden == impossible {
 		return nil, &plan.Error{Primitive: "launch", Err: syscall.EPERM, Hint: "a caller with capabilities that is not root needs CAP_DAC_OVERRIDE " +
 			"to make a user namespace: any process of its user could read its memory meanwhile"}
 	}
@@ -287,7 +290,7 @@ func (s *start) stepOf(k plan.StepKind) int {
 
 // clone makes the child and waits until it has executed its command.
 func (s *start) clone() (*Process, error) {
-	if s.hidesAtOnce() || !s.plan.Waits() { // else the server does, later
+	if s.hidden == atOnce || !s.plan.Waits() { // else the server does, later
 		s.enter()
 	}
 	defer s.leave()
@@ -309,24 +312,40 @@ func (s *start) clone() (*Process, error) {
 // enter notes that a child that shares our memory goes on to where it may change who may trace it. While it waits for the
 // parent it has not come there, and its files in /proc have to be the parent's.
 func (s *start) enter() {
-	if s.prog.way.vfork && !s.entered && (s.hides() || s.calls(userCalls...)) {
-		dumpable.Enter(s.hides())
+	if s.prog.way.vfork && !s.entered && (s.hidden == atOnce || s.calls(userCalls...)) {
+		dumpable.Enter(s.hidden == atOnce)
 		s.entered = true
 	}
 }
 
-// hides reports whether the child must not be traced: by those whom it joins, and in a user namespace that root, or somebody with
-// capabilities, has made by any process of the same user on the host, since that has all capabilities there, even one without any of its own:
-// root of another sandbox. For an ordinary user such a process is one that may trace us anyhow.
-func (s *start) hides() bool {
-	_, permitted := capabilities()
-	return s.joins() || s.plan.Cloned()&unix.CLONE_NEWUSER != 0 && (os.Geteuid() == 0 || permitted != 0)
-}
+// hiding says whether others must be kept from tracing the child while it shares our memory.
+type hiding uint8
 
-// hidesAtOnce reports whether it hides from its first moment on. The files in /proc of a hidden child are root's: who may not write those has to
-// write the id maps before.
-func (s *start) hidesAtOnce() bool {
-	return s.joins() || s.hides() && (os.Geteuid() == 0 || effective(unix.CAP_DAC_OVERRIDE))
+const (
+	open       hiding = iota // nobody can who may not trace us
+	atOnce                   // from its first moment on
+	impossible               // its files in /proc would be root's, and we could not write the id maps
+)
+
+// hiding: those whom the child joins may trace it, and in a user namespace that root, or somebody with capabilities, has made any process of
+// the same user on the host, since that has all capabilities there, even one without any of its own: root of another sandbox. For an
+// ordinary user such a process is one that may trace us anyhow.
+func (s *start) hiding() hiding {
+	switch {
+	case s.joins():
+		return atOnce
+	case s.plan.Cloned()&unix.CLONE_NEWUSER == 0:
+		return open
+	case os.Geteuid() == 0:
+		return atOnce
+	}
+	switch effective, permitted := capabilities(); {
+	case permitted == 0:
+		return open
+	case effective&(1<<unix.CAP_DAC_OVERRIDE) != 0:
+		return atOnce
+	}
+	return impossible
 }
 
 func (s *start) leave() {

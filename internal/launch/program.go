@@ -87,7 +87,7 @@ func (s *start) lower(w way) error {
 // rename gives the child a name that nobody can guess, and that execve changes: see verify. It comes after all that parts may do about names, and
 // before filters.
 func (s *start) rename(p *program) {
-	if p.name == "" && (s.looks() || s.hides() || s.calls(userCalls...)) {
+	if p.name == "" && (s.looks() || s.hidden == atOnce || s.calls(userCalls...)) {
 		p.name = fmt.Sprintf("%015x", rand.Uint64()>>4)
 		p.call(s.stepOf(plan.StepExec), unix.SYS_PRCTL, unix.PR_SET_NAME, p.mem.String(p.name))
 	}

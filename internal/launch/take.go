@@ -151,7 +151,7 @@ func (s *start) copied(c *child, fd int) (*os.File, error) {
 	}
 	defer unix.Close(pidfd)
 	own, err := unix.PidfdGetfd(pidfd, fd, 0)
-	if errors.Is(err, unix.EPERM) && s.entered && s.plan.Cloned()&unix.CLONE_NEWUSER != 0 && !s.hides() {
+	if errors.Is(err, unix.EPERM) && s.entered && s.plan.Cloned()&unix.CLONE_NEWUSER != 0 && s.hidden != atOnce {
 		// Nobody else is in the child's user namespace yet, so nobody else may trace it.
 		dumpable.Alone(s.ctx, func() { own, err = unix.PidfdGetfd(pidfd, fd, 0) })
 	}
