@@ -204,7 +204,7 @@ func (g *Group) Freeze(ctx context.Context) error {
 	if !ok {
 		return missing("freeze", "", "freezer", g.String(), "the group has no directory in the freezer's hierarchy")
 	}
-	if err := d.write(either(d.v2, "cgroup.freeze", "freezer.state"), either(d.v2, "1", "FROZEN")); err != nil {
+	if err := d.setFrozen(true); err != nil {
 		return err
 	}
 	for wait := 20 * time.Microsecond; ; wait = min(2*wait, 10*time.Millisecond) {
@@ -212,12 +212,34 @@ func (g *Group) Freeze(ctx context.Context) error {
 		if err != nil || frozen {
 			return err
 		}
+		if wait == 10*time.Millisecond && !d.v2 {
+			if err := d.freezeAnew(); err != nil {
+				return err
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return d.failed("freeze", "", "", ctx.Err())
 		case <-time.After(wait):
 		}
 	}
+}
+
+func (d *dir) setFrozen(on bool) error {
+	if d.v2 {
+		return d.write("cgroup.freeze", either(on, "1", "0"))
+	}
+	return d.write("freezer.state", either(on, "FROZEN", "THAWED"))
+}
+
+// freezeAnew helps version 1 where it has stopped a child of vfork(2) before its parent, which then sleeps in a way that cannot be frozen: it would stay
+// FREEZING for ever. What runs for a moment gets on.
+func (d *dir) freezeAnew() error {
+	if err := d.setFrozen(false); err != nil {
+		return err
+	}
+	time.Sleep(time.Millisecond)
+	return d.setFrozen(true)
 }
 
 func (d *dir) frozen() (bool, error) {
