@@ -37,13 +37,14 @@ type Bind struct {
 	IDMap *os.File
 
 	// Propagation of the mounts below Source. Slave and Shared need CAP_SYS_ADMIN on the host, and a Source on a shared mount. Shared
-	// lets the sandbox mount on the host.
+	// lets the sandbox mount on the host. With either, ReadOnly and NoExec are errors that wrap errors.ErrUnsupported, and nodev and nosuid hold
+	// for what is mounted at the start: later mounts come with flags of their own.
 	Propagation Propagation
 }
 
 // Apply implements plan.Primitive.
 func (b Bind) Apply(p *plan.Plan) error {
-	if err := errors.Join(target(b.Target), b.Propagation.check()); err != nil {
+	if err := errors.Join(target(b.Target), b.Propagation.check(), b.Propagation.later(b.ReadOnly || b.NoExec)); err != nil {
 		return err
 	}
 	isDir, err := b.isDir()

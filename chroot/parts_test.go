@@ -465,3 +465,13 @@ func TestWritableCgroupfs(t *testing.T) {
 		require.ErrorIs(t, err, errors.ErrUnsupported)
 	}
 }
+
+// TestReadOnlyOfLaterMounts: what the host mounts later has its own flags, so read-only would be a promise that is not kept.
+func TestReadOnlyOfLaterMounts(t *testing.T) {
+	dir := t.TempDir()
+	for _, part := range []plan.Primitive{chroot.Host{Propagation: chroot.Slave}, chroot.Pivot{Dir: dir, ReadOnly: true, Propagation: chroot.Slave},
+		chroot.Bind{Source: dir, Target: "/tmp/b", ReadOnly: true, Propagation: chroot.Slave},
+		chroot.Bind{Source: dir, Target: "/tmp/b", NoExec: true, Propagation: chroot.Shared}} {
+		require.ErrorIs(t, plan.Build(part).Err(), errors.ErrUnsupported, "%+v", part)
+	}
+}

@@ -3,6 +3,7 @@
 package chroot
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 
@@ -36,6 +37,14 @@ func (k Propagation) check() error {
 		return fmt.Errorf("%v: %w", k, syscall.EINVAL)
 	}
 	return nil
+}
+
+// later refuses attributes that are to hold for a tree in which the host's later mounts appear: those come with flags of their own.
+func (k Propagation) later(attributes bool) error {
+	if !attributes || k == Private {
+		return nil
+	}
+	return fmt.Errorf("read-only and noexec cannot be made to hold for what is mounted later (%v): %w", k, errors.ErrUnsupported)
 }
 
 // makeShared makes all mounts of the sandbox shared among the mount namespaces that are made inside.

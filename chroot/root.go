@@ -26,11 +26,14 @@ import (
 // covered, and there must be a pid namespace: through /proc/PID/root of a process of the same user outside, files of the host can be
 // written, whatever is read-only here.
 type Host struct {
-	Propagation Propagation // Private or Slave; see [Pivot]
+	Propagation Propagation // Private or Shared; see [Pivot]. Slave is an error: what the host mounts later would be writable
 }
 
 // Apply implements plan.Primitive.
 func (h Host) Apply(p *plan.Plan) error {
+	if err := h.Propagation.later(h.Propagation == Slave); err != nil {
+		return err
+	}
 	return pivot(p, "/", h.Propagation, func(tree plan.Arg) []plan.Op {
 		return []plan.Op{mnt.SetAttrOf(tree, true, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, 0).Early()}
 	})
@@ -52,6 +55,9 @@ type Pivot struct {
 func (r Pivot) Apply(p *plan.Plan) error {
 	if r.Dir == "" {
 		return fmt.Errorf("Pivot needs a directory: %w", syscall.EINVAL)
+	}
+	if err := r.Propagation.later(r.ReadOnly && r.Propagation == Slave); err != nil {
+		return err
 	}
 	p.Before(plan.Action{Name: fmt.Sprintf("stat %q", r.Dir), Do: func(*plan.Run) error { return isDirectory(r.Dir) }})
 	return pivot(p, r.Dir, r.Propagation, func(tree plan.Arg) []plan.Op {
