@@ -82,6 +82,20 @@ func plain(f *os.File) error {
 	if st.Nlink > 1 {
 		return &RefusedError{IsHardLink}
 	}
+	return notKernels(f)
+}
+
+// notKernels refuses what the kernel makes up for its reader: mounted over a file of the sandbox's it would be read with the host's rights.
+func notKernels(f *os.File) error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+		return err
+	}
+	switch uint32(fs.Type) {
+	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC,
+		unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.SELINUX_MAGIC, unix.EFIVARFS_MAGIC, unix.PSTOREFS_MAGIC:
+		return &RefusedError{IsKernels}
+	}
 	return nil
 }
 

@@ -63,6 +63,7 @@ const (
 	IsTooLarge                     // it has more bytes than the limit
 	IsBusy                         // somebody holds a lease on it and would make us wait (fcntl(2), F_SETLEASE)
 	IsReplaced                     // it has become another file while it was opened
+	IsKernels                      // it is a file of /proc, /sys or the like: whoever reads it decides what it says
 )
 
 var refusals = [...]struct {
@@ -71,7 +72,8 @@ var refusals = [...]struct {
 }{IsSymlink: {"a symbolic link", syscall.ELOOP}, IsFIFO: {"a fifo", syscall.EPERM}, IsDevice: {"a device", syscall.EPERM},
 	IsSocket: {"a socket", syscall.EPERM}, IsDirectory: {"a directory", syscall.EISDIR},
 	IsHardLink: {"a file with a further hard link", syscall.EMLINK}, IsTooLarge: {"larger than the limit", syscall.EFBIG},
-	IsBusy: {"under a lease", syscall.EWOULDBLOCK}, IsReplaced: {"replaced meanwhile", syscall.EAGAIN}}
+	IsBusy: {"under a lease", syscall.EWOULDBLOCK}, IsReplaced: {"replaced meanwhile", syscall.EAGAIN},
+	IsKernels: {"a file of the kernel's", syscall.EPERM}}
 
 // String gives the reason in words.
 func (r Refusal) String() string {

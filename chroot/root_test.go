@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -356,4 +357,20 @@ func TestRootRefusal(t *testing.T) {
 	require.ErrorIs(t, r.Mknod(t.TempDir()+"/null", fs.ModeDevice|fs.ModeCharDevice|0o666, unix.Mkdev(1, 3)), fs.ErrPermission)
 	_, err = chroot.Open("/root/x")
 	require.Error(t, err)
+}
+
+// TestCopyOutOfKernelFiles: a file of the kernel's that has been mounted over the output is not read with the host's rights.
+func TestCopyOutOfKernelFiles(t *testing.T) {
+	r, err := chroot.Open("/")
+	require.NoError(t, err)
+	defer r.Close()
+	for _, name := range []string{"proc/version", "sys/kernel/notes"} {
+		if _, err := os.Stat("/" + name); err != nil {
+			continue
+		}
+		_, err = r.CopyOut(name, io.Discard, 1<<20)
+		var refused *chroot.RefusedError
+		require.ErrorAs(t, err, &refused, name)
+		require.Equal(t, chroot.IsKernels, refused.Why)
+	}
 }

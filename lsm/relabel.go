@@ -64,7 +64,12 @@ func (h host) relabel(path string, c Context) error {
 		return err
 	}
 	text := c.String()
-	return walk(root, path, func(f *os.File, _ unix.Stat_t) error { return setLabel(proc, f, text) })
+	return walk(root, path, func(f *os.File, st unix.Stat_t) error {
+		if err := links.still(f, st); err != nil {
+			return err
+		}
+		return setLabel(proc, f, text)
+	})
 }
 
 // systemDirs are what everybody uses. What is below most of them can be relabelled, so that a volume may be there; but not what is below
@@ -147,6 +152,14 @@ func (l *linkCount) count(f *os.File, st unix.Stat_t) error {
 		l.want[i], l.path[i] = uint64(st.Nlink), f.Name()
 	}
 	return nil
+}
+
+// still refuses a file that has got a further link since it was counted, or is one that was not there.
+func (l *linkCount) still(f *os.File, st unix.Stat_t) error {
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR || st.Nlink <= 1 || l.want[inodeOf(st)] == uint64(st.Nlink) {
+		return nil
+	}
+	return &RelabelError{f.Name(), fmt.Errorf("it has got a hard link meanwhile: %w", syscall.EPERM)}
 }
 
 func (l *linkCount) outside() error {
