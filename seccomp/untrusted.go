@@ -18,7 +18,8 @@ import (
 //
 // What no filter can see: the name of an abstract unix socket lies in memory. Two sandboxes reach each other by such names only
 // where they share a network namespace; give each its own, or use Landlock's scope (Linux 6.12). Locks on files and /dev/shm are ways to
-// talk where the file system is shared.
+// talk where the file system is shared. And it takes no capabilities away: in a user namespace of its own the code would have them all there, and with them
+// the kernel's packet filters and traffic control. Drop them (package caps).
 func Untrusted() Policy {
 	native := Native()
 	p := Policy{
