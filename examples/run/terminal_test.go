@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -277,6 +278,19 @@ func TestTerminalLeftBehind(t *testing.T) {
 	if gone := time.Since(begin); gone > 4*time.Second {
 		t.Error("it took", gone)
 	}
+	for end := time.Now().Add(20 * time.Second); napping() && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	}
+}
+
+// napping reports whether what was left behind is still there.
+func napping() bool {
+	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, name := range all {
+		if b, err := os.ReadFile(name); err == nil && string(b) == "tool\x00nap3\x00" {
+			return true
+		}
+	}
+	return false
 }
 
 // TestTerminalCVE_2017_5226: what is typed from inside (TIOCSTI) into whatever the command has is not typed into the caller's terminal.

@@ -33,13 +33,13 @@ func TestOpen(t *testing.T) {
 	}
 	_, err := peer.WriteString("shown\n")
 	require.NoError(t, err)
-	b := make([]byte, 100)
-	n, err := master.Read(b)
+	b := make([]byte, len("shown\r\n"))
+	_, err = io.ReadFull(master, b) // it may come in pieces
 	require.NoError(t, err)
-	require.Equal(t, "shown\r\n", string(b[:n]))
+	require.Equal(t, "shown\r\n", string(b))
 	_, err = master.WriteString("typed\n")
 	require.NoError(t, err)
-	n, err = peer.Read(b)
+	n, err := peer.Read(b)
 	require.NoError(t, err)
 	require.Equal(t, "typed\n", string(b[:n]))
 }
