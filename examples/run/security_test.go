@@ -124,6 +124,7 @@ func TestSys(t *testing.T) {
 
 // TestLandlockABI: what the kernel cannot enforce is an error, unless it is left out by name.
 func TestLandlockABI(t *testing.T) {
+	needStatic(t)
 	have := lsm.LandlockABI()
 	if have == 0 {
 		try(t, in([]string{"--security-opt", "landlock=ro:/"}, "true")...).fails(t, 125, "Landlock")
@@ -140,6 +141,7 @@ func TestLandlockABI(t *testing.T) {
 }
 
 func TestLandlock(t *testing.T) {
+	needStatic(t)
 	if lsm.LandlockABI() < 5 {
 		t.Skipf("Landlock has version %d", lsm.LandlockABI())
 	}
