@@ -66,7 +66,8 @@ func TestChrootIsNoIsolation(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "prog"), self, 0o755))
 		parts[0] = c.root(dir)
 		out := run(t, escapeEnv+"="+mark+" /prog < /prog", append(parts, chroot.Proc{})...)
-		require.Equal(t, c.want, out)
+		first, _, _ := strings.Cut(out, "\n") // a build with -cover complains of its directory that is not there
+		require.Equal(t, c.want, first+"\n")
 	}
 }
 
