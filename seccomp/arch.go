@@ -82,14 +82,18 @@ func Native() Arch {
 	return 0
 }
 
-// Family are the architectures that a kernel of a serves, a first: x86_64, i386 and x32; arm64 and arm; else a alone. (It
-// may be built without some of them.) It is what a policy covers by default.
+// Family are the architectures that a kernel may serve that runs programs of a, a first: x86_64, i386 and x32; arm64 and arm; else
+// a alone. (It may be built without some of them.) It is what a policy covers by default.
 func (a Arch) Family() []Arch {
 	switch a {
 	case X86_64:
 		return []Arch{X86_64, I386, X32}
+	case I386:
+		return []Arch{I386, X86_64, X32}
 	case ARM64:
 		return []Arch{ARM64, ARM}
+	case ARM:
+		return []Arch{ARM, ARM64}
 	}
 	return []Arch{a}
 }
