@@ -125,7 +125,7 @@ func (p *Process) readReport() {
 // Exec gives a Cmd that executes a further command inside the running sandbox: in all its namespaces, its root and control
 // group, and with the same user, limits and filters. The kernel ends it with the sandbox if that has a pid namespace. setns(2) by pidfd needs Linux 5.8.
 //
-// What runs in the sandbox may hold up the command while it enters, so give it a context with a deadline where that is hostile; and it may read
+// What runs in the sandbox may hold up the command while it enters (a stop signal ends it), so give it a context with a deadline where that is hostile; and it may read
 // the caller's command line then (/proc/PID/cmdline), which is no place for secrets. A sandbox without a user namespace whose root has
 // CAP_SYS_PTRACE, but not CAP_SYS_ADMIN, is not entered (EPERM): it could read the caller's memory. One whose root has kept both could do so too, and anything else to the host. On architectures other than amd64 and arm64
 // what runs inside can get hold of the caller's binary while a command enters, and write to it once the caller has ended if it has the rights of its owner (CVE-2019-5736): do

@@ -46,7 +46,8 @@ type child struct {
 	looks  int     // how often it looks for the parent's word before it sleeps
 	reset  bool    // the handlers of signals have to be reset
 
-	head [2]byte // of the program
+	about unix.Statx_t // the program
+	head  [2]byte      // of it
 	*status
 }
 
@@ -208,17 +209,21 @@ func await(c *child, o *sys.Call) {
 }
 
 // inspect opens the program and reads its first two bytes. What is not there cannot be executed either, and what cannot
-// be read may be a script all the same.
+// be read may be a script all the same. To open a device would have effects, and it is none when it is executed, or execve refuses.
 //
 //go:noinline
 //go:nosplit
 //go:norace
 //go:nocheckptr
 func inspect(c *child, o *sys.Call) (errno uintptr) {
-	fd, e := rawSyscall(o.Trap, o.Args[0], o.Args[1], o.Args[2], o.Args[3], 0, 0)
+	_, e := rawSyscall(unix.SYS_STATX, o.Args[0], o.Args[1], unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, uintptr(unsafe.Pointer(&c.about)), 0)
 	if e == uintptr(syscall.ENOENT) || e == uintptr(syscall.ENOTDIR) {
 		return 0
 	}
+	if e != 0 || c.about.Mode&unix.S_IFMT != unix.S_IFREG {
+		return scriptErrno
+	}
+	fd, e := rawSyscall(o.Trap, o.Args[0], o.Args[1], o.Args[2], o.Args[3], 0, 0)
 	if e != 0 {
 		return scriptErrno
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -212,5 +213,18 @@ func TestJoinEnded(t *testing.T) {
 			p.Join(unix.CLONE_NEWUTS, plan.Call("setns", unix.SYS_SETNS, plan.FD(f), plan.Namespaces(unix.CLONE_NEWUTS)))
 		}))
 		require.ErrorIs(t, err, syscall.ESRCH, name)
+	}
+}
+
+// TestStoppedOnItsWay: whoever may send signals inside stops the child that comes in, and would keep it for ever. (Here it is the parent.)
+func TestStoppedOnItsWay(t *testing.T) {
+	target := newTarget(t)
+	for _, opt := range []Options{{}, {NoVfork: true}} {
+		halt := served(func(r *plan.Run) error { return unix.Kill(r.PID, unix.SIGSTOP) })
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		_, err := Start(ctx, plan.Build(joining(target.PID, []string{"user", "uts"}, false), halt), trueCommand(), opt)
+		require.ErrorIs(t, err, syscall.ECANCELED)
+		require.NoError(t, ctx.Err())
 	}
 }

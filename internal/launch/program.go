@@ -423,6 +423,19 @@ func (p *program) kill() {
 	}
 }
 
+// killStopped ends the children that a signal has stopped. As kill, only while none of them has been waited for.
+func (p *program) killStopped() {
+	for _, pid := range p.pids() {
+		var info unix.Siginfo
+		_, err := ignoringEINTR(func() (int, error) {
+			return 0, unix.Waitid(unix.P_PID, pid, &info, unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT, nil)
+		})
+		if err == nil && info.Signo != 0 {
+			unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+}
+
 func (p *program) free() {
 	p.mem.Free()
 	if p.shared != nil {

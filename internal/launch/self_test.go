@@ -43,6 +43,29 @@ func TestScriptFindsNoHostBinary(t *testing.T) {
 	}
 }
 
+// TestNoDeviceIsOpened: the launcher looks at the program before it executes it, and to open a device, or a fifo, has effects.
+func TestNoDeviceIsOpened(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, for a root file system without a user namespace")
+	}
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o755))
+	fifo := filepath.Join(dir, "fifo")
+	require.NoError(t, unix.Mkfifo(fifo, 0o777))
+	watch, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	require.NoError(t, err)
+	defer unix.Close(watch)
+	_, err = unix.InotifyAddWatch(watch, fifo, unix.IN_OPEN)
+	require.NoError(t, err)
+	p := plan.Build(plan.Func(func(p *plan.Plan) error { p.Clone(unix.CLONE_NEWPID); return nil }),
+		chroot.Host{}, chroot.Proc{}, chroot.Tmpfs{Path: "/tmp"}, chroot.Bind{Source: dir, Target: "/tmp/x"})
+	cmd := &plan.Command{Candidates: []string{"/tmp/x/fifo"}, Args: []string{"fifo"}, Files: []*os.File{nil, nil, os.Stderr}}
+	_, err = launch.Start(context.Background(), p, cmd, launch.Options{})
+	require.ErrorIs(t, err, syscall.EACCES)
+	_, err = unix.Read(watch, make([]byte, 4096))
+	require.ErrorIs(t, err, unix.EAGAIN, "it was opened")
+}
+
 // script runs a program, expects its exit code, and gives its output. Without our program for the architecture, the start has to fail.
 func script(t *testing.T, p *plan.Plan, path string, opt launch.Options, code int) string {
 	t.Helper()

@@ -117,31 +117,54 @@ func (v *server) end(p *program) error {
 	return v.err
 }
 
-// watch kills the children when the context ends. The function that it gives must be called before any of them is
-// waited for: a pid that has been waited for may be somebody else's.
+// watch kills the children when the context ends, and one that is on its way into a sandbox when somebody has stopped it: whoever may send
+// signals inside could hold it there, and with it the dumpable flag, and so other starts of an ordinary user's. The function that it gives must
+// be called before any of them is waited for: a pid that has been waited for may be somebody else's.
 func (s *start) watch() (stop func()) {
-	if s.ctx.Done() == nil {
-		return func() {}
+	var w watcher
+	if s.ctx.Done() != nil {
+		w.when(func(kill func()) func() bool { return context.AfterFunc(s.ctx, kill) }, time.Millisecond, s.prog.kill)
 	}
-	var mu sync.Mutex
-	over := false
-	unregister := context.AfterFunc(s.ctx, func() {
-		for {
-			mu.Lock()
-			if over {
-				mu.Unlock()
-				return
-			}
-			s.prog.kill()
-			mu.Unlock()
-			time.Sleep(time.Millisecond)
+	if s.joins() {
+		w.when(func(look func()) func() bool { return time.AfterFunc(stopGrace, look).Stop }, stopGrace, s.prog.killStopped)
+	}
+	return w.stop
+}
+
+// stopGrace is how long a child may be stopped on its way: longer than a start takes, so that most are never looked at.
+const stopGrace = 20 * time.Millisecond
+
+// watcher does something to the children again and again, until it is stopped.
+type watcher struct {
+	mu     sync.Mutex
+	over   bool
+	undone []func() bool
+}
+
+// when registers f, to be done each time that the pause is over, from the moment on at which begin calls what it is given.
+func (w *watcher) when(begin func(func()) func() bool, pause time.Duration, f func()) {
+	w.undone = append(w.undone, begin(func() {
+		for w.unlessOver(f) {
+			time.Sleep(pause)
 		}
-	})
-	return func() {
-		mu.Lock()
-		over = true
-		mu.Unlock()
-		unregister()
+	}))
+}
+
+func (w *watcher) unlessOver(f func()) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.over {
+		f()
+	}
+	return !w.over
+}
+
+func (w *watcher) stop() {
+	w.mu.Lock()
+	w.over = true
+	w.mu.Unlock()
+	for _, f := range w.undone {
+		f()
 	}
 }
 
