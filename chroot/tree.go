@@ -4,9 +4,7 @@ package chroot
 
 import (
 	"io/fs"
-	"os"
 	"path"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -16,11 +14,11 @@ import (
 // Resolve gives the absolute path, inside the root, of what name leads to, with no symbolic link and no ".." in it. It is what it
 // was a moment ago: whoever may rename there can make it something else. To act on what name leads to, use the methods.
 func (r *Root) Resolve(name string) (string, error) {
-	w := &walker{stack: []int{int(r.dir.Fd())}}
-	defer w.close()
-	if err := w.walk(name, true); err != nil {
+	w, err := r.walkThrough(name, true, false)
+	if err != nil {
 		return "", r.fail("resolve", name, err)
 	}
+	defer w.restart()
 	return "/" + strings.Join(w.names, "/"), nil
 }
 
@@ -161,43 +159,4 @@ func (r *Root) Remove(name string) error {
 		}
 		return err
 	})
-}
-
-// RemoveAll removes name and all below it; nothing that is there is no error. Links are removed, not followed.
-func (r *Root) RemoveAll(name string) error {
-	dir, base, err := r.parent(name)
-	if err == syscall.ENOENT {
-		return nil
-	}
-	if err != nil {
-		return r.fail("remove", name, err)
-	}
-	defer dir.Close()
-	std, err := stdRoot(dir)
-	if err != nil {
-		return r.fail("remove", name, err)
-	}
-	defer std.Close()
-	return r.fail("remove", name, std.RemoveAll(base))
-}
-
-// stdRoot gives the standard library's view of a directory that we have as a descriptor. It opens roots by path only, so what it has opened is
-// compared.
-func stdRoot(dir *os.File) (*os.Root, error) {
-	std, err := os.OpenRoot("/proc/self/fd/" + strconv.Itoa(int(dir.Fd())))
-	if err != nil {
-		return nil, err
-	}
-	ours, err := dir.Stat()
-	if err == nil {
-		var its fs.FileInfo
-		if its, err = std.Stat("."); err == nil && !os.SameFile(ours, its) {
-			err = syscall.EXDEV
-		}
-	}
-	if err != nil {
-		std.Close()
-		return nil, err
-	}
-	return std, nil
 }

@@ -11,11 +11,10 @@ import (
 
 const maxLinks = 40 // as the kernel has it, path_resolution(7)
 
-// walker resolves a name word by word. It keeps a descriptor of each directory between the root and where it is, so that ".." is a
-// step back to where it came from, whatever has been renamed meanwhile: it cannot leave.
+// walker resolves a name word by word. Its trail remembers each directory between the root and where it is, so that ".." is a
+// step back to where it came from: it cannot leave.
 type walker struct {
-	stack  []int    // O_PATH; stack[0] is the root and not ours to close
-	names  []string // of stack[1:]
+	trail
 	rest   []string // words to go
 	links  int
 	dir    bool // what is found must be a directory
@@ -24,15 +23,30 @@ type walker struct {
 
 // walkTo is openat2 by hand, with O_PATH.
 func (r *Root) walkTo(name string, flags int, strict bool) (int, error) {
-	w := &walker{stack: []int{int(r.dir.Fd())}, strict: strict}
-	defer w.close()
-	if err := w.walk(name, flags&unix.O_NOFOLLOW == 0); err != nil {
+	w, err := r.walkThrough(name, flags&unix.O_NOFOLLOW == 0, strict)
+	if err != nil {
 		return -1, err
 	}
+	defer w.restart()
 	if flags&unix.O_DIRECTORY != 0 && !isDir(w.top()) {
 		return -1, syscall.ENOTDIR
 	}
 	return unix.FcntlInt(uintptr(w.top()), unix.F_DUPFD_CLOEXEC, 3)
+}
+
+// walkThrough gives the walker at the end of name. It begins anew when somebody has moved what it was in: EAGAIN.
+func (r *Root) walkThrough(name string, follow, strict bool) (w *walker, err error) {
+	for range 100 {
+		w = &walker{trail: trail{root: int(r.dir.Fd()), flags: unix.O_PATH}, strict: strict}
+		if err = w.walk(name, follow); err == nil {
+			return w, nil
+		}
+		w.restart()
+		if err != syscall.EAGAIN {
+			break
+		}
+	}
+	return nil, err
 }
 
 // walk goes to the end of name.
@@ -69,21 +83,10 @@ func (w *walker) push(name string) {
 		w.dir = true
 	}
 	if strings.HasPrefix(name, "/") {
-		w.pop(len(w.stack) - 1)
+		w.restart()
 	}
 	w.rest = append(words, w.rest...)
 }
-
-func (w *walker) top() int { return w.stack[len(w.stack)-1] }
-
-func (w *walker) pop(n int) {
-	for range n {
-		unix.Close(w.top())
-		w.stack, w.names = w.stack[:len(w.stack)-1], w.names[:len(w.names)-1]
-	}
-}
-
-func (w *walker) close() { w.pop(len(w.stack) - 1) }
 
 func (w *walker) step(word string, follow bool) error {
 	if word == "." || word == ".." {
@@ -92,8 +95,8 @@ func (w *walker) step(word string, follow bool) error {
 		if err := unix.Fstatat(w.top(), word, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
 		}
-		if word == ".." && len(w.stack) > 1 {
-			w.pop(1)
+		if word == ".." {
+			return w.up()
 		}
 		return nil
 	}
@@ -110,8 +113,7 @@ func (w *walker) step(word string, follow bool) error {
 		defer unix.Close(fd)
 		return w.follow(fd)
 	}
-	w.stack, w.names = append(w.stack, fd), append(w.names, word)
-	return nil
+	return w.down(fd, word)
 }
 
 func (w *walker) follow(link int) error {

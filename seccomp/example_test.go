@@ -58,8 +58,8 @@ func ExampleProgram_Explain() {
 	fmt.Println(program.Explain(seccomp.I386, 20))
 	// Output:
 	// x86_64 mount: errno EPERM (default)
-	// x86_64 keyctl: errno ENOSYS (rule 10: @io-uring bpf userfaultfd ...)
-	// x86_64 read: allow (rule 11: @basic-io @file-system @io-event ...)
+	// x86_64 keyctl: errno ENOSYS (rule 11: @io-uring bpf userfaultfd ...)
+	// x86_64 read: allow (rule 12: @basic-io @file-system @io-event ...)
 	// x86_64 system call 1000: errno ENOSYS (newer than all known calls)
 	// i386 getpid: kill process (other architecture)
 }

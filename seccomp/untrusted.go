@@ -19,7 +19,7 @@ import (
 // What no filter can see: the name of an abstract unix socket lies in memory. Two sandboxes reach each other by such names only
 // where they share a network namespace; give each its own, or use Landlock's scope (Linux 6.12). Locks on files and /dev/shm are ways to
 // talk where the file system is shared. And it takes no capabilities away: in a user namespace of its own the code would have them all there, and with them
-// the kernel's packet filters and traffic control. Drop them (package caps).
+// the kernel's traffic control (the ways to packet filters are shut). Drop them (package caps).
 func Untrusted() Policy {
 	native := Native()
 	p := Policy{
@@ -31,6 +31,7 @@ func Untrusted() Policy {
 			{Names: []string{"socket", "socketpair"}, Action: Allow, When: Arg(0).In(unix.AF_UNIX)},
 			{Names: []string{"socket"}, Action: Allow, When: network()},
 			{Names: []string{"socket"}, Action: Errno(syscall.EAFNOSUPPORT)},
+			{Names: []string{"setsockopt"}, Action: Errno(syscall.EPERM), When: xtables()},
 			{Names: []string{"ioctl"}, Action: Errno(syscall.EPERM), When: Arg(1).In(unix.TIOCSTI, tioclinux, unix.TIOCSETD)},
 			{Names: []string{"ioctl"}, Action: Allow},
 			{Names: []string{"prctl"}, Action: Errno(syscall.EPERM), When: Arg(0).In(unix.PR_SET_MM, unix.PR_SET_PTRACER, unix.PR_SET_SPECULATION_CTRL, unix.PR_SCHED_CORE)},
@@ -52,6 +53,15 @@ func network() (any Any) {
 		}
 	}
 	return append(any, All{Arg(0).Equal(unix.AF_NETLINK), Arg(2).Equal(unix.NETLINK_ROUTE)})
+}
+
+// xtables are the options by which iptables of old, ebtables' kin and IPVS load their tables: where the code has capabilities in a user
+// namespace of its own, they have led into the kernel again and again. To other programs the numbers mean nothing.
+func xtables() Any {
+	return Any{
+		{Arg(1).Equal(unix.SOL_IP), Arg(2).GreaterEqual(64)}, // IPT_SO_SET_REPLACE and what follows
+		{Arg(1).Equal(unix.SOL_IPV6), Arg(2).Within(64, 65)},
+	}
 }
 
 const (
