@@ -45,6 +45,8 @@ func (d *dir) hint(op, file string, err error) string {
 		return "the kernel was started without swapaccount=1"
 	case op == "write" && file == "memory.limit_in_bytes" && err == syscall.EINVAL:
 		return "more than memory and swap together may be: set Swap too"
+	case op == "mkdir" && err == syscall.EAGAIN:
+		return "a group above allows no more groups below it, or none so deep: Descendants and Depth of its Limits"
 	case err == syscall.EROFS:
 		return "the hierarchy is mounted read-only, as in most containers"
 	case (err == syscall.EACCES || err == syscall.EPERM) && (op == "mkdir" || op == "write" || op == "open"):
@@ -117,23 +119,10 @@ func (d *dir) inheritCPUs(parent *dir) error {
 
 // names lists the directories below.
 func (d *dir) names() ([]string, error) {
-	fd, err := d.kernel.open(d.fd(), ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	names, err := d.kernel.groupsIn(d.fd())
 	if err != nil {
 		return nil, d.failed("list", "", "", err)
 	}
-	f := os.NewFile(uintptr(fd), "cgroup")
-	defer f.Close()
-	entries, err := f.ReadDir(-1)
-	if err != nil && !gone(err) {
-		return nil, d.failed("list", "", "", err)
-	}
-	var names []string
-	for _, e := range entries {
-		if e.IsDir() {
-			names = append(names, e.Name())
-		}
-	}
-	slices.Sort(names)
 	return names, nil
 }
 

@@ -68,6 +68,12 @@ type Limits struct {
 
 	PIDs int64 // pids.max: processes and threads at once
 
+	// Descendants and Depth bound what somebody makes to whom the group was given, by [Group.Delegate] or as the root of a cgroup namespace: without
+	// them as many groups as there is kernel memory for, which the caller then has to remove. None forbids groups below. Not in version 1, and so
+	// not on a host that has both.
+	Descendants int64 // cgroup.max.descendants: groups below it, on all levels
+	Depth       int64 // cgroup.max.depth: levels of groups below it
+
 	IOWeight int64 // io.weight: 1 to 10000, 100 is normal
 	IO       []IO  // io.max and the like, for each device. In version 1 what is read and written is counted only if IO is not nil
 

@@ -10,64 +10,52 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/internal/deep"
 )
 
 // Procs lists the processes in the group and below it, by their pids in the caller's pid namespace.
 func (g *Group) Procs() ([]int, error) {
-	pids, err := g.dirs[0].procs(nil, true)
-	slices.Sort(pids)
-	return slices.Compact(pids), err
-}
-
-// procs appends a directory's processes. In a threaded group of version 2 they are listed at its head only.
-func (d *dir) procs(pids []int, deep bool) ([]int, error) {
-	b, err := d.read("cgroup.procs", make([]byte, 1024))
+	d := &g.dirs[0]
+	pids, more, err := d.kernel.procs(d.fd(), nil)
 	if err != nil {
-		if deep && errors.Is(err, syscall.EOPNOTSUPP) {
-			return pids, nil
+		return nil, d.failed("read", "cgroup.procs", "", err)
+	}
+	if more {
+		t := d.tree()
+		t.Before = func(dir int, _ deep.Path) (below bool, err error) {
+			pids, below, err = d.kernel.procs(dir, pids)
+			return below, inWalk("read", "cgroup.procs", ignoringGone(err))
 		}
-		return nil, err
-	}
-	for line := range strings.Lines(string(b)) {
-		pid, err := strconv.Atoi(strings.TrimSpace(line))
-		if err != nil {
-			return nil, d.failed("read", "cgroup.procs", "", err)
-		}
-		if pid > 0 { // 0 is a process of another pid namespace
-			pids = append(pids, pid)
-		}
-	}
-	if !deep {
-		return pids, nil
-	}
-	return d.procsBelow(pids)
-}
-
-func (d *dir) procsBelow(pids []int) ([]int, error) {
-	if d.leaf() {
-		return pids, nil
-	}
-	names, err := d.names()
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		c, err := d.child(name)
-		if err == nil {
-			pids, err = c.procs(pids, true)
-			c.f.Close()
-		}
-		if err != nil && !gone(err) {
+		if err := d.walk(t); err != nil {
 			return nil, err
 		}
 	}
-	return pids, nil
+	slices.Sort(pids)
+	return slices.Compact(pids), nil
 }
 
-// leaf reports whether there is no directory below: a directory has one link more for each.
-func (d *dir) leaf() bool {
-	var st unix.Stat_t
-	return unix.Fstat(d.fd(), &st) == nil && st.Nlink == 2
+// procs appends a directory's processes, and says whether there may be others below it. In a threaded group of version 2 they are listed at its
+// head only. After an error pids are as they were.
+func (k *kernel) procs(dir int, pids []int) (all []int, more bool, err error) {
+	b, err := k.readFile(dir, "cgroup.procs", make([]byte, 1024))
+	if err != nil {
+		if errors.Is(err, syscall.EOPNOTSUPP) {
+			err = nil
+		}
+		return pids, false, err
+	}
+	all = pids
+	for line := range strings.Lines(string(b)) {
+		pid, err := strconv.Atoi(strings.TrimSpace(line))
+		if err != nil {
+			return pids, false, err
+		}
+		if pid > 0 { // 0 is a process of another pid namespace
+			all = append(all, pid)
+		}
+	}
+	return all, true, nil
 }
 
 // Subgroups lists the names of the groups below.
@@ -125,9 +113,12 @@ func (g *Group) at(mount string) *dir {
 
 func (d *dir) move(to *dir) error {
 	for {
-		pids, err := d.procs(nil, false)
-		if err != nil || len(pids) == 0 {
-			return err
+		pids, _, err := d.kernel.procs(d.fd(), nil)
+		if err != nil {
+			return d.failed("read", "cgroup.procs", "", err)
+		}
+		if len(pids) == 0 {
+			return nil
 		}
 		for _, pid := range pids {
 			if err := to.write("cgroup.procs", strconv.Itoa(pid)); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -156,7 +147,8 @@ func (g *Group) Vacate() error {
 }
 
 // Delegate gives the group to a user, who may then make groups below it and move processes between them, but not change the group's own limits
-// (cgroups(7), Cgroups delegation). A user's own systemd gives such a group, too.
+// (cgroups(7), Cgroups delegation). A user's own systemd gives such a group, too. How many groups he makes is only bounded by Descendants and Depth of
+// the group's [Limits].
 func (g *Group) Delegate(uid, gid int) error {
 	if uid < 0 || gid < 0 {
 		return g.dirs[0].failed("delegate", "", strconv.Itoa(min(uid, gid)), syscall.EINVAL)

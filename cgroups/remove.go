@@ -77,24 +77,13 @@ func (d *dir) remove() error {
 	return d.failed("rmdir", "", "", err)
 }
 
+// removeBelow removes the directories below, the deepest ones first.
 func (d *dir) removeBelow() error {
-	names, err := d.names()
-	if err != nil {
-		return ignoringGone(err)
+	t := d.tree()
+	t.After = func(dir int, name string) error {
+		return inWalk("rmdir", "", ignoringGone(d.kernel.rmdir(dir, name)))
 	}
-	for _, name := range names {
-		c, err := d.child(name)
-		if err != nil {
-			return ignoringGone(err)
-		}
-		c.up = d
-		err = c.remove()
-		c.f.Close()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return d.walk(t)
 }
 
 func ignoringGone(err error) error {
@@ -148,6 +137,7 @@ func (g *Group) hold() (release func() error, err error) {
 
 // killEach signals until nobody is left who has not been signalled.
 func (g *Group) killEach() error {
+	const some = 64 // descriptors at a time
 	for killed := map[int]bool{}; ; {
 		pids, err := g.Procs()
 		if err != nil {
@@ -157,31 +147,46 @@ func (g *Group) killEach() error {
 		if len(fresh) == 0 {
 			return nil
 		}
-		for _, pid := range fresh {
-			killed[pid] = true
-			if err := g.killOne(pid); err != nil {
+		for pids := range slices.Chunk(fresh, some) {
+			if err := g.killSome(pids); err != nil {
 				return err
 			}
+		}
+		for _, pid := range fresh {
+			killed[pid] = true
 		}
 	}
 }
 
-// killOne kills a process if it is still the one in the group: its number may have been given to another one meanwhile.
-func (g *Group) killOne(pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		if err == unix.ESRCH || err == unix.EINVAL {
-			return nil
+// killSome kills those processes that are still the ones in the group: a number may have been given to another process meanwhile. So each is held by
+// a descriptor when the group is looked at once more.
+func (g *Group) killSome(pids []int) error {
+	held := map[int]int{}
+	defer func() {
+		for _, fd := range held {
+			unix.Close(fd)
 		}
-		return g.dirs[0].failed("kill", "", strconv.Itoa(pid), err)
+	}()
+	for _, pid := range pids {
+		fd, err := unix.PidfdOpen(pid, 0)
+		switch err {
+		case nil:
+			held[pid] = fd
+		case unix.ESRCH, unix.EINVAL:
+		default:
+			return g.dirs[0].failed("kill", "", strconv.Itoa(pid), err)
+		}
 	}
-	defer unix.Close(fd)
 	still, err := g.Procs()
-	if err != nil || !slices.Contains(still, pid) {
+	if err != nil {
 		return err
 	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
-		return g.dirs[0].failed("kill", "", strconv.Itoa(pid), err)
+	for _, pid := range still {
+		if fd, ok := held[pid]; ok {
+			if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+				return g.dirs[0].failed("kill", "", strconv.Itoa(pid), err)
+			}
+		}
 	}
 	return nil
 }

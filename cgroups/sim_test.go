@@ -32,7 +32,7 @@ type simulated struct {
 
 var v2Files = []string{"cgroup.procs", "cgroup.events", "cgroup.kill", "cgroup.freeze", "cgroup.controllers", "cgroup.subtree_control", "memory.max", "memory.high", "memory.low", "memory.min",
 	"memory.swap.max", "memory.oom.group", "memory.current", "memory.peak", "memory.stat", "memory.events", "cpu.max", "cpu.max.burst", "cpu.weight", "cpu.idle", "cpu.stat",
-	"cpu.uclamp.min", "cpu.uclamp.max", "cpuset.cpus", "cpuset.mems", "cpuset.cpus.partition", "pids.max", "pids.current", "pids.peak", "pids.events", "io.max", "io.weight", "io.latency", "io.stat", "hugetlb.2MB.max", "rdma.max", "misc.max", "dmem.max", "dmem.low"}
+	"cpu.uclamp.min", "cpu.uclamp.max", "cpuset.cpus", "cpuset.mems", "cpuset.cpus.partition", "pids.max", "pids.current", "pids.peak", "pids.events", "io.max", "io.weight", "io.latency", "io.stat", "hugetlb.2MB.max", "rdma.max", "misc.max", "dmem.max", "dmem.low", "cgroup.max.descendants", "cgroup.max.depth"}
 
 var v1Files = map[string][]string{
 	"memory":  {"memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.soft_limit_in_bytes", "memory.oom_control", "memory.usage_in_bytes", "memory.max_usage_in_bytes", "memory.failcnt", "memory.stat"},
@@ -160,7 +160,7 @@ var many = Limits{Memory: 64 * MiB, MemoryLow: MiB, Swap: MiB, CPUs: 1.5, CPUBur
 	PIDs: 64, IOWeight: 500, IO: []IO{{Device: "8:0", ReadBPS: MiB, WriteIOPS: 100, Weight: 200}}}
 
 var only2 = Limits{MemoryHigh: 32 * MiB, MemoryMin: MiB, OOMGroup: On, Partition: "member", IO: []IO{{Device: "8:0", Latency: time.Millisecond}},
-	HugePages: []HugePages{{"2MB", 2 * MiB}}, RDMA: []RDMA{{"mlx5_0", 1, NoLimit}}, Misc: []Misc{{"sev", 3}}, DMem: []DMem{{"drm/x", NoLimit, 0, 4}}}
+	HugePages: []HugePages{{"2MB", 2 * MiB}}, RDMA: []RDMA{{"mlx5_0", 1, NoLimit}}, Misc: []Misc{{"sev", 3}}, DMem: []DMem{{"drm/x", NoLimit, 0, 4}}, Descendants: 30, Depth: None}
 
 var only1 = Limits{OOMKill: Off, NetClass: 0x10001, CPUShares: 512}
 
@@ -176,7 +176,7 @@ func TestWrites(t *testing.T) {
 	}
 	require.Equal(t, strings.Fields(`memory.max=67108864 memory.swap.max=1048576 memory.low=1048576 cpu.weight=100 cpu.idle=1 pids.max=64 io.weight=default_500
 		cpu.max=150000_100000 cpu.max.burst=1000 cpu.uclamp.max=50.00 cpuset.cpus=0-1 cpuset.mems=0 io.max=8:0_rbps=1048576_wiops=100 io.weight=8:0_200
-		memory.high=33554432 memory.min=1048576 memory.oom.group=1 cpuset.cpus.partition=member io.latency=8:0_target=1000 hugetlb.2MB.max=2097152
+		memory.high=33554432 memory.min=1048576 memory.oom.group=1 cgroup.max.descendants=30 cgroup.max.depth=0 cpuset.cpus.partition=member io.latency=8:0_target=1000 hugetlb.2MB.max=2097152
 		rdma.max=mlx5_0_hca_handle=1_hca_object=max misc.max=sev_3 dmem.max=drm/x_max dmem.low=drm/x_4`), spaceless(two.writes))
 	one := newSimulated(t, false)
 	g, err = one.openPath("/")
@@ -208,7 +208,7 @@ func TestInexpressible(t *testing.T) {
 		field string
 	}{
 		{false, Limits{MemoryHigh: MiB}, "MemoryHigh"}, {false, Limits{MemoryMin: MiB}, "MemoryMin"}, {false, Limits{OOMGroup: On}, "OOMGroup"},
-		{false, Limits{Partition: "root"}, "Partition"}, {false, Limits{IO: []IO{{Device: "8:0", Latency: 1000}}}, "IO"},
+		{false, Limits{Partition: "root"}, "Partition"}, {false, Limits{Depth: 3}, "Depth"}, {false, Limits{Descendants: None}, "Descendants"}, {false, Limits{IO: []IO{{Device: "8:0", Latency: 1000}}}, "IO"},
 		{true, Limits{OOMKill: Off}, "OOMKill"}, {true, Limits{NetClass: 1}, "NetClass"}, {true, Limits{NetPriority: []NetPriority{{"eth0", 1}}}, "NetPriority"},
 	} {
 		s := newSimulated(t, c.v2)
@@ -524,7 +524,7 @@ func TestWeights(t *testing.T) {
 }
 
 func TestBadLimits(t *testing.T) {
-	for _, l := range []Limits{{Memory: -1}, {Memory: math.MinInt64 + 1}, {Swap: -7}, {PIDs: 1 << 40}, {PIDs: -3}, {CPUs: math.NaN()}, {CPUs: -1}, {CPUs: math.Inf(1)}, {CPUs: 1e7}, {CPUs: 1e-9},
+	for _, l := range []Limits{{Memory: -1}, {Depth: -1}, {Descendants: 1 << 40}, {Memory: math.MinInt64 + 1}, {Swap: -7}, {PIDs: 1 << 40}, {PIDs: -3}, {CPUs: math.NaN()}, {CPUs: -1}, {CPUs: math.Inf(1)}, {CPUs: 1e7}, {CPUs: 1e-9},
 		{CPUQuota: time.Second}, {CPUPeriod: time.Second}, {CPUs: 1, CPUQuota: time.Millisecond, CPUPeriod: time.Second}, {CPUs: 1, CPUPeriod: time.Hour}, {CPUs: 1, CPUPeriod: -1},
 		{CPUWeight: 10001}, {CPUShares: 1}, {CPUWeight: 1, CPUShares: 2}, {CPUBurst: -1}, {ClampMin: math.NaN()}, {ClampMax: 101}, {CPUSet: "3-1"}, {CPUSet: "a"}, {CPUSet: "1,"}, {CPUSet: "-1"},
 		{CPUSet: "1\n2"}, {MemoryNodes: "+1"}, {Partition: "x"}, {IOWeight: 0x7fff}, {IO: []IO{{}}}, {IO: []IO{{Device: "8"}}}, {IO: []IO{{Device: "8:x"}}}, {IO: []IO{{Device: "/dev/null", ReadBPS: 1}}},

@@ -41,6 +41,8 @@ var table = []row{
 	{"CPUIdle", "cpu.idle", "cpu.idle", "", func(l *Limits) *int64 { return (*int64)(&l.CPUIdle) }, 1, 2, onOff, onOff},
 	{"PIDs", "pids.max", "pids.max", "", func(l *Limits) *int64 { return &l.PIDs }, 0, math.MaxInt32, orMax, orMax},
 	{"IOWeight", "io.weight", "blkio.weight", "bfq.weight", func(l *Limits) *int64 { return &l.IOWeight }, 1, 10000, defaultWeight, legacyWeight},
+	{"Descendants", "cgroup.max.descendants", "", "", func(l *Limits) *int64 { return &l.Descendants }, 0, math.MaxInt32, orMax, code{}},
+	{"Depth", "cgroup.max.depth", "", "", func(l *Limits) *int64 { return &l.Depth }, 0, math.MaxInt32, orMax, code{}},
 }
 
 const most = math.MaxInt64 - 1
