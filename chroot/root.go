@@ -5,7 +5,6 @@ package chroot
 import (
 	"fmt"
 	"os"
-	"path"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -92,7 +91,7 @@ func (c Chroot) Apply(p *plan.Plan) error {
 	if err := p.Claim(plan.RootDir); err != nil {
 		return err
 	}
-	change(p, func() {
+	mnt.ChangeRoot(p, func() {
 		p.Child(plan.Root,
 			plan.Call("chroot", unix.SYS_CHROOT, plan.Str(c.Dir)).
 				Hint(syscall.EPERM, "needs CAP_SYS_CHROOT, or namespaces.User").
@@ -116,8 +115,7 @@ func isDirectory(name string) error {
 	return err
 }
 
-// pivot records the change of the root. The new root is mounted over the old one and both are then exchanged:
-// pivot_root(".", ".") needs no directory for the old root, and leaves it on top, where it is unmounted.
+// pivot records the change of the root.
 func pivot(p *plan.Plan, dir string, kind Propagation, attributes func(tree plan.Arg) []plan.Op) error {
 	if err := p.Claim(plan.RootDir); err != nil {
 		return err
@@ -128,8 +126,8 @@ func pivot(p *plan.Plan, dir string, kind Propagation, attributes func(tree plan
 	private(p)
 	tree := clone(p, source{path: dir, recursive: true, slave: kind == Slave, early: dir == "/"})
 	p.Child(plan.Sources, attributes(tree)...)
-	change(p, func() {
-		p.Child(plan.Root, enter(tree)...)
+	mnt.ChangeRoot(p, func() {
+		p.Child(plan.Root, mnt.Enter(tree)...)
 		if kind == Shared {
 			p.Child(plan.Seal, makeShared())
 		}
@@ -137,65 +135,11 @@ func pivot(p *plan.Plan, dir string, kind Propagation, attributes func(tree plan
 	return nil
 }
 
-// change records the change of the root by f, after what others copy while the host's tree is still there: also those that do so
-// in a late decision.
-func change(p *plan.Plan, f func()) {
-	p.Late(func() error {
-		p.Late(func() error {
-			viewOf(p).rooted = true
-			f()
-			return nil
-		})
-		return nil
-	})
-}
-
-func enter(tree plan.Arg) []plan.Op {
-	return []plan.Op{
-		mnt.AttachAt(tree, mnt.CWD(), "/"),
-		plan.Call("fchdir", unix.SYS_FCHDIR, tree),
-		plan.Call("pivot_root", unix.SYS_PIVOT_ROOT, plan.Str("."), plan.Str(".")).
-			Hint(syscall.EINVAL, "the host's root is the initial ramfs, which cannot be left by pivot_root"),
-		plan.Call("umount2", unix.SYS_UMOUNT2, plan.Str("."), plan.Number(unix.MNT_DETACH, "MNT_DETACH")),
-		plan.Call("chdir", unix.SYS_CHDIR, plan.Str("/")),
-	}
-}
-
-// begun is what the first part of the package claims: the mount namespace and the umask are set up once.
-const begun = "chroot: mount namespace"
-
-// private records what must come before any mount: a mount namespace of the sandbox's own, which is cut off from the
-// host's, and a umask that leaves modes as they are.
-func private(p *plan.Plan) {
-	if p.Has(begun) {
-		return
-	}
-	p.Claim(begun)
-	p.Clone(unix.CLONE_NEWNS)
-	umask := p.Slot()
-	p.Child(plan.Sources, mnt.Private().Early(), plan.Call("umask", unix.SYS_UMASK, plan.Octal(0)).Save(umask))
-	p.Late(func() error {
-		p.Child(plan.Seal, plan.Call("umask", unix.SYS_UMASK, plan.Saved(umask)))
-		return needsRoot(p)
-	})
-}
-
-// needsRoot: without a root of the sandbox's own, what is mounted would cover the host's tree in the sandbox only, but
-// the rest of the host would stay writable. That is no sandbox, and most likely a mistake.
-func needsRoot(p *plan.Plan) error {
-	if !p.Has(plan.RootDir) {
-		return fmt.Errorf("mounts need a root: add Host or Pivot: %w", syscall.EINVAL)
-	}
-	return nil
-}
+// private records what must come before any mount.
+func private(p *plan.Plan) { mnt.Begin(p) }
 
 // target checks a path inside the root.
-func target(name string) error {
-	if !path.IsAbs(name) || path.Clean(name) != name || name == "/" {
-		return fmt.Errorf("%q is not a clean absolute path below /: %w", name, syscall.EINVAL)
-	}
-	return nil
-}
+func target(name string) error { return mnt.Target(name) }
 
 // makeDir makes a directory of the root.
-func makeDir(name string) plan.Op { return makePoint(mnt.CWD(), name, true) }
+func makeDir(name string) plan.Op { return mnt.MakePoint(mnt.CWD(), name, true) }
