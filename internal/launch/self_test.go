@@ -2,6 +2,7 @@ package launch_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -88,4 +89,25 @@ func script(t *testing.T, p *plan.Plan, path string, opt launch.Options, code in
 	require.Equal(t, code, ws.ExitStatus(), path)
 	require.NoError(t, proc.Release())
 	return string(out)
+}
+
+// TestReportKept: somebody inside has got hold of the end to which the init program writes, and keeps it open: the end of the process
+// ends the wait all the same. What was written before is read first.
+func TestReportKept(t *testing.T) {
+	r, kept, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	defer kept.Close()
+	cmd := &plan.Command{Candidates: []string{"/bin/true"}, Args: []string{"true"}, Files: []*os.File{nil, nil, os.Stderr}}
+	proc, err := launch.Start(context.Background(), plan.Build(), cmd, launch.Options{})
+	require.NoError(t, err)
+	_, err = launch.ReadReport(r, proc.PIDFD)
+	require.Equal(t, io.EOF, err)
+	require.NoError(t, binary.Write(kept, binary.NativeEndian, make([]byte, initprog.RecordSize)))
+	_, err = launch.ReadReport(r, proc.PIDFD)
+	require.NotEqual(t, io.EOF, err)
+	var ws unix.WaitStatus
+	_, err = unix.Wait4(proc.PID, &ws, 0, nil)
+	require.NoError(t, err)
+	require.NoError(t, proc.Release())
 }
