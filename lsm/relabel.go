@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/internal/deep"
 )
 
 // RelabelError says which file of a tree could not be relabelled.
@@ -28,7 +31,7 @@ func (e *RelabelError) Unwrap() error { return e.Err }
 // those of one sandbox, [Context.With]). The path itself may be reached by symbolic links; below it none is followed, but labelled itself.
 //
 // The host stays as it is: directories of the system and their roots, the caller's home, /, are refused with EPERM; so is a file that has a hard link outside of the
-// tree, where it may be anything. Mounts below path are EXDEV. Where the kernel does not have SELinux
+// tree, where it may be anything. Mounts below path are EXDEV; a directory that is moved while we are far below it, ESTALE. Where the kernel does not have SELinux
 // enabled, or the file system has no labels, the error is errors.ErrUnsupported. All this is known before
 // the first file is changed; but something else may change the tree meanwhile. It needs CAP_MAC_ADMIN or the policy's permission, and to own the files or
 // CAP_FOWNER.
@@ -56,19 +59,22 @@ func (h host) relabel(path string, c Context) error {
 	if err := h.refuseSystem(root, path); err != nil {
 		return err
 	}
-	links := &linkCount{seen: map[inode]uint64{}, want: map[inode]uint64{}, path: map[inode]string{}}
+	links := &linkCount{seen: map[inode]uint64{}, want: map[inode]uint64{}}
 	if err := walk(root, path, links.count); err != nil {
 		return err
 	}
-	if err := links.outside(); err != nil {
-		return err
-	}
-	text := c.String()
-	return walk(root, path, func(f *os.File, st unix.Stat_t) error {
-		if err := links.still(f, st); err != nil {
+	if links.outside() {
+		if err := walk(root, path, links.refuse); err != nil {
 			return err
 		}
-		return setLabel(proc, f, text)
+		return &RelabelError{path, errOutside}
+	}
+	text := c.String()
+	return walk(root, path, func(fd int, st unix.Stat_t) error {
+		if err := links.still(st); err != nil {
+			return err
+		}
+		return setLabel(proc, fd, text)
 	})
 }
 
@@ -140,92 +146,94 @@ func parent(path string) string {
 }
 
 // linkCount finds files with hard links that are not in the tree.
-type linkCount struct {
-	seen, want map[inode]uint64
-	path       map[inode]string
-}
+type linkCount struct{ seen, want map[inode]uint64 }
 
-func (l *linkCount) count(f *os.File, st unix.Stat_t) error {
+var errOutside = fmt.Errorf("it has a hard link outside of the tree: %w", syscall.EPERM)
+
+func (l *linkCount) count(_ int, st unix.Stat_t) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR && st.Nlink > 1 {
 		i := inodeOf(st)
 		l.seen[i]++
-		l.want[i], l.path[i] = uint64(st.Nlink), f.Name()
+		l.want[i] = uint64(st.Nlink)
 	}
 	return nil
 }
 
 // still refuses a file that has got a further link since it was counted, or is one that was not there.
-func (l *linkCount) still(f *os.File, st unix.Stat_t) error {
+func (l *linkCount) still(st unix.Stat_t) error {
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR || st.Nlink <= 1 || l.want[inodeOf(st)] == uint64(st.Nlink) {
 		return nil
 	}
-	return &RelabelError{f.Name(), fmt.Errorf("it has got a hard link meanwhile: %w", syscall.EPERM)}
+	return fmt.Errorf("it has got a hard link meanwhile: %w", syscall.EPERM)
 }
 
-func (l *linkCount) outside() error {
+func (l *linkCount) outside() bool {
 	for i, n := range l.want {
 		if l.seen[i] < n {
-			return &RelabelError{l.path[i], fmt.Errorf("it has a hard link outside of the tree: %w", syscall.EPERM)}
+			return true
 		}
+	}
+	return false
+}
+
+// refuse is for a further walk, which finds the name: to keep the names of all files that have links would take too much memory.
+func (l *linkCount) refuse(_ int, st unix.Stat_t) error {
+	if i := inodeOf(st); l.seen[i] < l.want[i] {
+		return errOutside
 	}
 	return nil
 }
 
 // walk calls do for the file and for all below it, each by a descriptor that nothing can replace. No file is opened: a fifo or device only looked at.
-func walk(f *os.File, path string, do func(*os.File, unix.Stat_t) error) error {
-	var st unix.Stat_t
-	err := unix.Fstat(int(f.Fd()), &st)
-	if err == nil {
-		err = do(f, st)
+// The tree may be deeper than there are descriptors.
+func walk(root *os.File, path string, do func(fd int, st unix.Stat_t) error) error {
+	look := func(fd int) (dir bool, err error) {
+		var st unix.Stat_t
+		if err = unix.Fstat(fd, &st); err == nil {
+			err = do(fd, st)
+		}
+		return st.Mode&unix.S_IFMT == unix.S_IFDIR, err
 	}
+	dir, err := look(int(root.Fd()))
 	if err != nil {
 		return &RelabelError{path, err}
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+	if !dir {
 		return nil
 	}
-	names, err := namesIn(f)
-	if err != nil {
-		return &RelabelError{path, err}
+	t := deep.Tree{Names: namesIn, Open: openBelow, Before: func(fd int, _ deep.Path) (bool, error) { return look(fd) }}
+	err = t.Walk(int(root.Fd()))
+	var at *deep.Error
+	if errors.As(err, &at) {
+		return &RelabelError{strings.TrimSuffix(path+"/"+at.Path, "/"), at.Err}
 	}
-	for _, name := range names {
-		if err := walkInto(f, path+"/"+name, name, do); err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }
 
-func walkInto(dir *os.File, path, name string, do func(*os.File, unix.Stat_t) error) error {
+// openBelow opens a place in a directory, and no mount; -1 is one that has gone.
+func openBelow(dir int, name string) (int, error) {
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_XDEV}
-	fd, err := retry(func() (int, error) { return unix.Openat2(int(dir.Fd()), name, &how) })
-	if err != nil {
-		if errors.Is(err, syscall.ENOENT) { // it has gone
-			return nil
-		}
-		return &RelabelError{path, err}
+	fd, err := retry(func() (int, error) { return unix.Openat2(dir, name, &how) })
+	if err == syscall.ENOENT {
+		return -1, nil
 	}
-	f := os.NewFile(uintptr(fd), path)
-	defer f.Close()
-	return walk(f, path, do)
+	return fd, err
 }
 
-func namesIn(dir *os.File) ([]string, error) {
-	fd, err := retry(func() (int, error) {
-		return unix.Openat(int(dir.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	})
+func namesIn(dir int) ([]string, error) {
+	fd, err := retry(func() (int, error) { return unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) })
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), dir.Name())
+	f := os.NewFile(uintptr(fd), "directory")
 	defer f.Close()
 	names, err := f.Readdirnames(-1)
 	return names, bare(err)
 }
 
 // setLabel labels what is behind the descriptor, a symbolic link too: that of /proc leads to it and not on.
-func setLabel(proc, f *os.File, text string) error {
-	link := "/proc/self/fd/" + strconv.Itoa(int(f.Fd()))
+func setLabel(proc *os.File, fd int, text string) error {
+	link := "/proc/self/fd/" + strconv.Itoa(fd)
 	var at, own unix.Stat_t
 	if unix.Fstat(int(proc.Fd()), &own) != nil || unix.Stat("/proc", &at) != nil || inodeOf(own) != inodeOf(at) {
 		return syscall.EXDEV
@@ -256,5 +264,5 @@ func SetFileContext(f *os.File, c Context) error {
 		return err
 	}
 	defer proc.Close()
-	return fail(setLabel(proc, f, c.String()), "label %s", f.Name())
+	return fail(setLabel(proc, int(f.Fd()), c.String()), "label %s", f.Name())
 }
