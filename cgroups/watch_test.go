@@ -164,3 +164,46 @@ func threadCount(t *testing.T) int {
 	require.NoError(t, err)
 	return n
 }
+
+// TestRemovedEvent: the end of a group is told once, after all else of it, and the others are watched on.
+func TestRemovedEvent(t *testing.T) {
+	parent := create(t, cgroups.Limits{})
+	w, err := cgroups.Watch()
+	require.NoError(t, err)
+	defer w.Close()
+	var groups []*cgroups.Group
+	for _, name := range []string{"mine", "another's", "stays"} {
+		g, err := parent.Create(name, cgroups.Limits{PIDs: 10})
+		require.NoError(t, err)
+		defer g.Close()
+		require.NoError(t, w.Add(g))
+		if err := w.AddPressure(g, cgroups.CPU, false, 200*time.Millisecond, 2*time.Second); err != nil {
+			require.ErrorIs(t, err, errors.ErrUnsupported)
+		}
+		groups = append(groups, g)
+	}
+	inside(t, groups[0], "sleep 1000")
+	next(t, w, cgroups.Populated)
+	require.NoError(t, groups[0].Delete(), "with a process in it")
+	require.Equal(t, groups[0], next(t, w, cgroups.Removed).Group)
+	same, err := parent.Open("another's")
+	require.NoError(t, err)
+	require.NoError(t, same.Delete())
+	e := next(t, w, cgroups.Removed)
+	require.Equal(t, cgroups.Event{Group: groups[1], Kind: cgroups.Removed, Count: 1}, e)
+	require.Equal(t, groups[2].String(), w.String(), "the removed ones are forgotten")
+
+	inside(t, groups[2], "sleep 1000")
+	require.Equal(t, groups[2], next(t, w, cgroups.Populated).Group)
+	short, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	for {
+		e, err := w.Next(short)
+		if err != nil {
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			break
+		}
+		require.Equal(t, groups[2], e.Group, "nothing comes after Removed: %v", e.Kind)
+	}
+	require.NoError(t, groups[2].Kill())
+}
