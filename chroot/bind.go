@@ -60,8 +60,7 @@ func (b Bind) Apply(p *plan.Plan) error {
 	}
 	at := v.place(p, b.Target, pointKind(isDir))
 	v.cover(b.Target)
-	p.Child(plan.Mounts, at.make...)
-	p.Child(plan.Mounts, mnt.AttachAtFollowing(tree, at.dir, at.name))
+	p.Child(plan.Mounts, at.Onto(p, tree)...)
 	return nil
 }
 
@@ -137,8 +136,8 @@ func (d Device) Apply(p *plan.Plan) error {
 	p.Child(plan.Sources, mnt.SetAttrOf(node, false, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, unix.MOUNT_ATTR_NODEV))
 	p.Late(func() error {
 		point := viewOf(p).place(p, at, file)
-		p.Child(plan.Mounts, point.make...)
-		p.Child(plan.Mounts, mnt.AttachAt(node, point.dir, point.name))
+		p.Child(plan.Mounts, point.Make...)
+		p.Child(plan.Mounts, mnt.AttachAt(node, point.Dir, point.Name))
 		return nil
 	})
 	return nil

@@ -52,8 +52,7 @@ func (f File) Apply(p *plan.Plan) error {
 	if f.ReadOnly {
 		p.Child(plan.Root, mnt.SetAttr(copied, false, unix.MOUNT_ATTR_RDONLY, 0))
 	}
-	p.Child(plan.Mounts, at.make...)
-	p.Child(plan.Mounts, mnt.AttachAtFollowing(plan.Saved(copied), at.dir, at.name))
+	p.Child(plan.Mounts, at.Onto(p, plan.Saved(copied))...)
 	return nil
 }
 
@@ -100,12 +99,12 @@ func (d Dir) Apply(p *plan.Plan) error {
 	}
 	private(p)
 	at := viewOf(p).place(p, d.Path, directory)
-	last := len(at.make) - 1
-	p.Child(plan.Mounts, at.make[:last]...)
+	last := len(at.Make) - 1
+	p.Child(plan.Mounts, at.Make[:last]...)
 	p.Child(plan.Mounts,
-		plan.Call("mkdirat", unix.SYS_MKDIRAT, at.dir, plan.Str(at.name), plan.Octal(mode)).Tolerate(syscall.EEXIST).
+		plan.Call("mkdirat", unix.SYS_MKDIRAT, at.Dir, plan.Str(at.Name), plan.Octal(mode)).Tolerate(syscall.EEXIST).
 			Hint(syscall.EROFS, readOnlyHint),
-		mnt.OpenPath(at.dir, at.name, unix.O_DIRECTORY, unix.RESOLVE_NO_MAGICLINKS).
+		mnt.OpenPath(at.Dir, at.Name, unix.O_DIRECTORY, unix.RESOLVE_NO_MAGICLINKS).
 			Hint(syscall.ENOTDIR, "something is there that is no directory"))
 	return nil
 }
@@ -126,8 +125,8 @@ func (s Symlink) Apply(p *plan.Plan) error {
 	}
 	private(p)
 	at := viewOf(p).place(p, s.Path, directory)
-	p.Child(plan.Mounts, at.make[:len(at.make)-1]...)
-	p.Child(plan.Mounts, plan.Call("symlinkat", unix.SYS_SYMLINKAT, plan.Str(s.Target), at.dir, plan.Str(at.name)).
+	p.Child(plan.Mounts, at.Make[:len(at.Make)-1]...)
+	p.Child(plan.Mounts, plan.Call("symlinkat", unix.SYS_SYMLINKAT, plan.Str(s.Target), at.Dir, plan.Str(at.Name)).
 		Hint(syscall.EROFS, readOnlyHint))
 	return nil
 }

@@ -77,8 +77,8 @@ func hasUser(p *plan.Plan) bool { return (p.Cloned()|p.Joined())&unix.CLONE_NEWU
 func putInto(p *plan.Plan, m plan.Slot, name string) error {
 	p.Late(func() error {
 		at := viewOf(p).place(p, name, directory)
-		p.Child(plan.Mounts, at.make...)
-		p.Child(plan.Mounts, mnt.AttachAt(plan.Saved(m), at.dir, at.name))
+		p.Child(plan.Mounts, at.Make...)
+		p.Child(plan.Mounts, mnt.AttachAt(plan.Saved(m), at.Dir, at.Name))
 		return nil
 	})
 	return nil
@@ -119,8 +119,8 @@ func (c Cgroupfs) Apply(p *plan.Plan) error {
 		p.Child(plan.Sources, mnt.New(p, "tmpfs", root, noFiles, mnt.Option{Key: "mode", Value: "755"})...)
 	}
 	at := viewOf(p).place(p, "/sys/fs/cgroup", directory)
-	p.Child(plan.Mounts, at.make...)
-	p.Child(plan.Mounts, mnt.AttachAt(plan.Saved(root), at.dir, at.name))
+	p.Child(plan.Mounts, at.Make...)
+	p.Child(plan.Mounts, mnt.AttachAt(plan.Saved(root), at.Dir, at.Name))
 	viewOf(p).cover("/sys/fs/cgroup")
 	for _, h := range hierarchies {
 		h.record(p, root, attr)

@@ -41,8 +41,7 @@ func (t Tmpfs) Apply(p *plan.Plan) error {
 	p.Child(plan.Sources, mnt.New(p, "tmpfs", m, attr, options...)...)
 	at := v.place(p, t.Path, directory)
 	v.cover(t.Path)
-	p.Child(plan.Mounts, at.make...)
-	p.Child(plan.Mounts, mnt.AttachAtFollowing(plan.Saved(m), at.dir, at.name))
+	p.Child(plan.Mounts, at.Onto(p, plan.Saved(m))...)
 	return nil
 }
 

@@ -277,6 +277,25 @@ func TestMagicLinkWithoutPIDNamespace(t *testing.T) {
 	}
 }
 
+// TestMagicLinkAsMountPoint: the last word of a mount point may be a link of the root, but not one of /proc, wherever that leads.
+func TestMagicLinkAsMountPoint(t *testing.T) {
+	dir, parts := rootfs(t)
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "d"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "f"), nil, 0o644))
+	for target, part := range map[string]plan.Primitive{"d": chroot.Tmpfs{Path: "/link/d"}, "d ": chroot.Bind{Source: "/etc", Target: "/link/d "}, "f": chroot.File{Path: "/link/f", Data: []byte("data\n")}} {
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, "link"), 0o755))
+		link := filepath.Join(dir, "link", target)
+		require.NoError(t, os.Symlink("/"+strings.TrimSpace(target), link))
+		out := run(t, "cat /proc/self/mountinfo", append(parts, chroot.Proc{}, part)...)
+		require.Contains(t, out, " /"+strings.TrimSpace(target)+" ", "a link of the root is followed")
+		require.NoError(t, os.Remove(link))
+		require.NoError(t, os.Symlink("/proc/self/root/"+strings.TrimSpace(target), link))
+		_, err := start(t, "true", append(parts, chroot.Proc{}, part)...)
+		require.ErrorIs(t, err, syscall.ELOOP, "%T", part)
+		require.NoError(t, os.Remove(link))
+	}
+}
+
 // TestCVE_2024_23651: what is removed is removed by descriptor; a directory that becomes a link to the host's tree meanwhile does not lead there.
 func TestCVE_2024_23651(t *testing.T) {
 	eachWay(t, func(t *testing.T, open func(string) *chroot.Root) {

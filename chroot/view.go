@@ -40,13 +40,6 @@ func (v *view) put(name string, mount plan.Slot) { v.Put(name, mount) }
 // cover forgets the mounts that a new one at name hides.
 func (v *view) cover(name string) { v.Cover(name) }
 
-// place is a mount point: a name in the directory behind a descriptor.
-type place struct {
-	make []plan.Op // make it, as far as it is missing
-	dir  plan.Arg
-	name string
-}
-
 // kind of mount point.
 type pointKind bool
 
@@ -56,9 +49,8 @@ const (
 )
 
 // place finds target, and makes what is missing of it.
-func (v *view) place(p *plan.Plan, target string, kind pointKind) place {
-	at := v.Place(p, target, bool(kind))
-	return place{at.Make, at.Dir, at.Name}
+func (v *view) place(p *plan.Plan, target string, kind pointKind) mnt.Place {
+	return v.Place(p, target, bool(kind))
 }
 
 const readOnlyHint = mnt.ReadOnlyHint

@@ -94,9 +94,9 @@ static int tree(struct start *s, const char *path)
 	return CALL(open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | RECURSIVE);
 }
 
-static void attach(struct start *s, int mount, const char *path, unsigned flags)
+static void attach(struct start *s, int mount, const char *path)
 {
-	CALL(move_mount, mount, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH | flags);
+	CALL(move_mount, mount, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
 }
 
 static void point(struct start *s, const char *path)
@@ -161,7 +161,7 @@ static void sources(struct start *s, struct mounts *m)
 
 static void change_root(struct start *s, int root)
 {
-	attach(s, root, "/", 0);
+	attach(s, root, "/");
 	CALL(fchdir, root);
 	CALL(pivot_root, ".", ".");
 	CALL(umount2, ".", DETACH);
@@ -171,15 +171,17 @@ static void change_root(struct start *s, int root)
 static void targets(struct start *s, struct mounts *m)
 {
 	point(s, "/proc");
-	attach(s, m->proc, "/proc", 0);
+	attach(s, m->proc, "/proc");
 	point(s, "/dev");
-	attach(s, m->dev, "/dev", 0);
-	attach(s, m->shm, "/dev/shm", 0);
+	attach(s, m->dev, "/dev");
+	attach(s, m->shm, "/dev/shm");
 	point(s, "/tmp");
-	attach(s, m->tmp, "/tmp", MOVE_MOUNT_T_SYMLINKS);
-	attach(s, m->pts, "/dev/pts", 0);
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS};
+	int tmp = CALL(openat2, AT_FDCWD, "/tmp", &how, sizeof how);
+	CALL(move_mount, m->tmp, "", tmp, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+	attach(s, m->pts, "/dev/pts");
 	for (int i = 0; s->user && i < NODES; i++)
-		attach(s, m->node[i], nodes[i].path, 0);
+		attach(s, m->node[i], nodes[i].path);
 }
 
 // await_maps waits for the id maps, some times without sleeping.
@@ -220,6 +222,11 @@ static void keep(struct start *s, const int *fds, int n)
 static void inspect(struct start *s)
 {
 	char head[2];
+	struct statx about;
+	CALL(statx, AT_FDCWD, s->program, AT_NO_AUTOMOUNT, STATX_TYPE, &about);
+	errno = ENOEXEC;
+	if (!S_ISREG(about.stx_mode))
+		fail(s, "execve of what is no file");
 	struct open_how how = {.flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS};
 	int fd = CALL(openat2, AT_FDCWD, s->program, &how, sizeof how);
 	CALL(read, fd, head, 2);

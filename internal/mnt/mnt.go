@@ -24,7 +24,7 @@ var treeFlags = []plan.Flag{{Bits: unix.OPEN_TREE_CLONE, Name: "OPEN_TREE_CLONE"
 	{Bits: unix.AT_SYMLINK_NOFOLLOW, Name: "AT_SYMLINK_NOFOLLOW"}}
 
 var moveFlags = []plan.Flag{{Bits: unix.MOVE_MOUNT_F_EMPTY_PATH, Name: "MOVE_MOUNT_F_EMPTY_PATH"},
-	{Bits: unix.MOVE_MOUNT_T_EMPTY_PATH, Name: "MOVE_MOUNT_T_EMPTY_PATH"}, {Bits: unix.MOVE_MOUNT_T_SYMLINKS, Name: "MOVE_MOUNT_T_SYMLINKS"}}
+	{Bits: unix.MOVE_MOUNT_T_EMPTY_PATH, Name: "MOVE_MOUNT_T_EMPTY_PATH"}}
 
 var mountFlags = []plan.Flag{{Bits: unix.MS_REC, Name: "MS_REC"}, {Bits: unix.MS_PRIVATE, Name: "MS_PRIVATE"}}
 
@@ -114,11 +114,6 @@ func AttachAt(mount, dir plan.Arg, name string) plan.Op {
 	return attachAt(mount, dir, name, flags)
 }
 
-// AttachAtFollowing is AttachAt, and follows symbolic links.
-func AttachAtFollowing(mount, dir plan.Arg, name string) plan.Op {
-	return attachAt(mount, dir, name, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
-}
-
 // OpenPath opens what is at name in the directory behind dir, as a place only (O_PATH, openat2(2)).
 func OpenPath(dir plan.Arg, name string, flags, resolve uint64) plan.Op {
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | flags, Resolve: resolve}
@@ -138,23 +133,18 @@ var resolveFlags = []plan.Flag{{Bits: unix.RESOLVE_NO_MAGICLINKS, Name: "RESOLVE
 // Attach puts a detached mount onto the path. A symbolic link in the last component is not followed: /proc and /dev of a
 // hostile root file system may be links.
 func Attach(mount plan.Slot, path string) plan.Op {
-	return attach(mount, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
-}
-
-// AttachFollowing is Attach, and follows symbolic links.
-func AttachFollowing(mount plan.Slot, path string) plan.Op {
-	return attach(mount, path, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
-}
-
-func attach(mount plan.Slot, path string, flags uint64) plan.Op {
-	return attachAt(plan.Saved(mount), CWD(), path, flags)
+	return AttachAt(plan.Saved(mount), CWD(), path)
 }
 
 func attachAt(mount, dir plan.Arg, name string, flags uint64) plan.Op {
-	return plan.Call("move_mount", unix.SYS_MOVE_MOUNT, mount, plan.Str(""), dir, plan.Str(name), plan.Flags(flags, moveFlags)).
+	return moveMount(mount, dir, name, flags).
 		Hint(syscall.EINVAL, "the mount point is a symbolic link, or one of source and mount point is a directory and the other is not").
 		Hint(syscall.ENOTDIR, "the mount point is a symbolic link, or one of source and mount point is a directory and the other is not").
 		Hint(syscall.ENOENT, "the mount point does not exist in the root")
+}
+
+func moveMount(mount, dir plan.Arg, name string, flags uint64) plan.Op {
+	return plan.Call("move_mount", unix.SYS_MOVE_MOUNT, mount, plan.Str(""), dir, plan.Str(name), plan.Flags(flags, moveFlags))
 }
 
 // Mkdir makes a directory in the directory behind the slot's descriptor.

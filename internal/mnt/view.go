@@ -3,6 +3,7 @@
 package mnt
 
 import (
+	"fmt"
 	"path"
 	"strings"
 	"syscall"
@@ -65,6 +66,8 @@ type Place struct {
 	Make []plan.Op // make it, as far as it is missing
 	Dir  plan.Arg
 	Name string
+
+	target string // the whole path
 }
 
 // Place finds target, and makes what is missing of it: a directory, or a file. A symbolic link of the root is followed, which ends
@@ -73,7 +76,7 @@ func (v *View) Place(p *plan.Plan, target string, isDir bool) Place {
 	dir, rest, _ := v.Find(target)
 	parents := strings.Split(strings.TrimPrefix(rest, "/"), "/")
 	last := len(parents) - 1
-	where := Place{Dir: dir, Name: rest[:len(rest)-len(strings.TrimPrefix(rest, "/"))] + parents[0]}
+	where := Place{target: target, Dir: dir, Name: rest[:len(rest)-len(strings.TrimPrefix(rest, "/"))] + parents[0]}
 	for i := range parents {
 		if i > 0 {
 			above := rest[:len(rest)-len(strings.Join(parents[i:], "/"))-1]
@@ -87,6 +90,19 @@ func (v *View) Place(p *plan.Plan, target string, isDir bool) Place {
 		where.Make = append(where.Make, MakePoint(where.Dir, where.Name, isDir || i < last))
 	}
 	return where
+}
+
+// Onto makes the mount point and puts a detached mount onto it. The last word may be a symbolic link of the root, too, and no magic link: so it is
+// opened, and what has been opened is mounted on.
+func (at Place) Onto(p *plan.Plan, mount plan.Arg) []plan.Op {
+	t := p.Slot()
+	wrongKind := fmt.Sprintf("one of %q and what is mounted there is a directory and the other is not", at.target)
+	return append(at.Make[:len(at.Make):len(at.Make)],
+		OpenPath(at.Dir, at.Name, 0, unix.RESOLVE_NO_MAGICLINKS).Save(t).
+			Hint(syscall.ENOENT, "the mount point is a symbolic link that leads nowhere").
+			Hint(syscall.ELOOP, "the mount point is a loop of symbolic links, or leads through /proc/PID/fd or the like"),
+		moveMount(mount, plan.Saved(t), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH).
+			Hint(syscall.EINVAL, wrongKind).Hint(syscall.ENOTDIR, wrongKind))
 }
 
 // MakePoint makes a directory, or an empty file, to mount on; one that is there is left as it is.

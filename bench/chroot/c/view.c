@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -249,6 +250,11 @@ static void child(void *unused)
 	for (int i = 0; i < 3; i++)
 		CALL(dup3, null[i], i, 0);
 	CALL(close_range, 3, ~0U, 0);
+	CALL(prctl, PR_SET_NAME, "view", 0, 0, 0);
+	struct statx about; // a script could name /proc/self/exe, a device is not to be opened
+	CALL(statx, AT_FDCWD, program, AT_NO_AUTOMOUNT, STATX_TYPE, &about);
+	if (!S_ISREG(about.stx_mode))
+		fail("execve of what is no file");
 	struct open_how how = {.flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS};
 	int fd = CALL(openat2, AT_FDCWD, program, &how, sizeof how);
 	CALL(read, fd, head, 2);
