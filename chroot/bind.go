@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -16,9 +17,12 @@ import (
 )
 
 // Bind shows a file or directory of the host in the sandbox, with the mounts below it (mount(2), MS_BIND). Device nodes and
-// set-user-ID programs in it do not work (nodev, nosuid), unless Dev and SUID say so.
+// set-user-ID programs in it do not work (nodev, nosuid), unless Dev and SUID say so. Without a user namespace a procfs that the host has mounted below
+// Source when the plan is made is covered by an empty directory, as for [Host]; one that is Source itself is shown.
 type Bind struct {
-	Source   string // of the host; must exist
+	// Source is a path of the host, and must exist. It is resolved at each start, as root where the caller is: where others may write to a
+	// directory on the way, they decide what is shown. File does not have that.
+	Source   string
 	Target   string // absolute, in the sandbox; made when it is missing
 	ReadOnly bool   // with all mounts below it (mount_setattr(2))
 
@@ -61,6 +65,9 @@ func (b Bind) Apply(p *plan.Plan) error {
 	at := v.place(p, b.Target, pointKind(isDir))
 	v.cover(b.Target)
 	p.Child(plan.Mounts, at.Onto(p, tree)...)
+	if !b.NonRecursive {
+		hideProcesses(p, tree, b.path(), b.Target)
+	}
 	return nil
 }
 
@@ -79,6 +86,20 @@ func (b Bind) isDir() (bool, error) {
 		return false, fmt.Errorf("%q is a symbolic link: %w", b.File.Name(), syscall.ELOOP)
 	}
 	return st.IsDir(), nil
+}
+
+// path is where the source is now.
+func (b Bind) path() string {
+	if b.File == nil {
+		return b.Source
+	}
+	fd, err := duplicate(b.File)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	name, _ := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	return name
 }
 
 func (b Bind) attributes() (attr uint64) {

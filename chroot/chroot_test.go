@@ -49,11 +49,16 @@ func withUser(p *plan.Plan) error {
 
 func start(t *testing.T, script string, parts ...plan.Primitive) (string, error) {
 	t.Helper()
+	return startPlan(t, script, plan.Build(append([]plan.Primitive{isolated}, parts...)...))
+}
+
+func startPlan(t *testing.T, script string, built *plan.Plan) (string, error) {
+	t.Helper()
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
 	cmd := &plan.Command{Candidates: []string{"/bin/sh"}, Args: []string{"sh", "-c", script}, Env: os.Environ(), Files: []*os.File{nil, w, w}}
-	p, err := launch.Start(context.Background(), plan.Build(append([]plan.Primitive{isolated}, parts...)...), cmd, launch.Options{})
+	p, err := launch.Start(context.Background(), built, cmd, launch.Options{})
 	w.Close()
 	if err != nil {
 		return "", err
@@ -352,6 +357,6 @@ func TestAgainstUnshare(t *testing.T) {
 	}
 	out, err := exec.Command(unshare, "--mount", "cut", "-d", " ", "-f", "5", "/proc/self/mountinfo").Output()
 	require.NoError(t, err)
-	ours := run(t, "cut -d ' ' -f 5 /proc/self/mountinfo", chroot.Host{})
-	require.Equal(t, strings.Fields(string(out)), strings.Fields(ours))
+	ours := run(t, "cut -d ' ' -f 5 /proc/self/mountinfo", chroot.Host{}, chroot.Proc{})
+	require.Equal(t, append(strings.Fields(string(out)), "/proc"), strings.Fields(ours))
 }

@@ -1,12 +1,14 @@
 package chroot_test
 
 import (
+	"errors"
 	"fmt"
 	"log"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/caisson-dev/caisson"
 	"github.com/caisson-dev/caisson/chroot"
@@ -15,7 +17,7 @@ import (
 
 // The host's own tree, read-only, with a /proc, a /dev and a /tmp of the sandbox's own.
 func ExampleHost() {
-	sb := caisson.New(chroot.Host{}, chroot.Proc{}, chroot.Dev{}, chroot.Tmpfs{Path: "/tmp"})
+	sb := caisson.New(namespaces.PID, chroot.Host{}, chroot.Proc{}, chroot.Dev{}, chroot.Tmpfs{Path: "/tmp"})
 	fmt.Println(sb.Err())
 	// Output: <nil>
 }
@@ -23,6 +25,7 @@ func ExampleHost() {
 // A directory becomes the root; what it lacks is bound from the host.
 func ExamplePivot() {
 	sb := caisson.New(
+		namespaces.PID,
 		chroot.Pivot{Dir: "/srv/debian", ReadOnly: true},
 		chroot.Proc{},
 		chroot.Bind{Source: "/etc/passwd", Target: "/etc/passwd", ReadOnly: true},
@@ -45,10 +48,13 @@ func ExampleTmpfs() {
 	// Output: <nil>
 }
 
-// /proc shows the processes of the sandbox's pid namespace.
+// /proc shows the processes of the sandbox's pid namespace. One that shows the host's would be a way out.
 func ExampleProc() {
-	fmt.Println(caisson.New(chroot.Host{}, chroot.Proc{}).Err())
-	// Output: <nil>
+	fmt.Println(caisson.New(namespaces.PID, chroot.Host{}, chroot.Proc{}).Err())
+	fmt.Println(errors.Is(caisson.New(chroot.Host{}, chroot.Proc{}).Err(), syscall.EINVAL))
+	// Output:
+	// <nil>
+	// true
 }
 
 // A /dev with the nodes that programs expect, and no more.

@@ -82,8 +82,9 @@ func modeBits(m os.FileMode) uint32 {
 	return bits
 }
 
-// Proc mounts a fresh /proc (proc(5)). It shows the processes of the sandbox's pid namespace, so the sandbox wants
-// namespaces.PID. /proc of the root must be a directory: a symbolic link is refused.
+// Proc mounts a fresh /proc (proc(5)). It shows the processes of the sandbox's pid namespace. The sandbox needs one of its own, or a user namespace:
+// through /proc/PID/root of a process outside it would get at the host's files. Who wants the host's processes all the same binds the host's /proc. /proc
+// of the root must be a directory: a symbolic link is refused.
 type Proc struct {
 	HidePID HidePID // which processes a user sees; zero leaves the kernel's default, all of them
 	PIDOnly bool    // only processes: no /proc/sys, no /proc/kcore and the like (subset=pid, Linux 5.8)
@@ -119,6 +120,7 @@ func (r Proc) Apply(p *plan.Plan) error {
 	v := viewOf(p)
 	v.put("/proc", m)
 	v.pidOnly = r.PIDOnly
+	later2(p, func() error { return needsPIDs(p) })
 	return nil
 }
 

@@ -13,33 +13,12 @@ import (
 	"github.com/caisson-dev/caisson/plan"
 )
 
-// Host makes the host's own / the root of the sandbox, read-only, with all mounts below it, without set-user-ID programs and file
-// capabilities (nosuid) and without device nodes (nodev). It works on any machine and copies nothing. The zero value is ready for use.
-//
-// Read-only holds against who has no CAP_SYS_ADMIN in the sandbox's mount namespace: root inside, with all its capabilities, can mount it writable
-// again; so drop it (package caps), or run the command as another user. Read-only means files: whoever listens on a socket of the
-// host's that the sandbox may open can still be reached through it. Mount points cannot be made, only used: below a [Tmpfs] they
-// can.
-//
-// The file systems of the kernel (/proc, /sys, /dev) are the host's until [Proc], [Sysfs] and [Dev] cover them. Without a user namespace they must be
-// covered, and there must be a pid namespace: through /proc/PID/root of a process of the same user outside, files of the host can be
-// written, whatever is read-only here.
-type Host struct {
-	Propagation Propagation // Private or Shared; see [Pivot]. Slave is an error: what the host mounts later would be writable
-}
-
-// Apply implements plan.Primitive.
-func (h Host) Apply(p *plan.Plan) error {
-	if err := h.Propagation.later(h.Propagation == Slave); err != nil {
-		return err
-	}
-	return pivot(p, "/", h.Propagation, func(tree plan.Arg) []plan.Op {
-		return []plan.Op{mnt.SetAttrOf(tree, true, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, 0).Early()}
-	})
-}
-
 // Pivot makes a directory the root of the sandbox (pivot_root(2)), with the mounts below it. Mount points that the
-// other parts need are made in it when they are missing, as docker run does.
+// other parts need are made in it when they are missing, as docker run does. Without a user namespace a procfs that the host has mounted below Dir when
+// the plan is made is covered by an empty directory, as for [Host].
+//
+// Dir belongs below a directory that only its owner may enter (mode 0700): set-user-ID programs of an image work on the host, too, and files that the
+// sandbox makes writable for everybody are writable for everybody there.
 type Pivot struct {
 	Dir      string // of the host; must exist
 	ReadOnly bool   // the directory and the mounts below it; what other parts mount is not concerned
@@ -126,6 +105,7 @@ func pivot(p *plan.Plan, dir string, kind Propagation, attributes func(tree plan
 	private(p)
 	tree := clone(p, source{path: dir, recursive: true, slave: kind == Slave, early: dir == "/"})
 	p.Child(plan.Sources, attributes(tree)...)
+	hideProcesses(p, tree, dir, "/")
 	mnt.ChangeRoot(p, func() {
 		p.Child(plan.Root, mnt.Enter(tree)...)
 		if kind == Shared {

@@ -271,7 +271,7 @@ func TestMagicLinkWithoutPIDNamespace(t *testing.T) {
 		dir, parts := rootfs(t)
 		require.NoError(t, os.Symlink(fmt.Sprintf("/proc/%d/root%s", os.Getpid(), outside), filepath.Join(dir, "l")))
 		cmd := &plan.Command{Candidates: []string{"/bin/true"}, Args: []string{"true"}, Files: []*os.File{nil, nil, nil}}
-		_, err := launch.Start(t.Context(), plan.Build(append(parts, chroot.Proc{}, part)...), cmd, launch.Options{})
+		_, err := launch.Start(t.Context(), plan.Build(append(parts, chroot.Bind{Source: "/proc", Target: "/proc"}, part)...), cmd, launch.Options{})
 		require.ErrorIs(t, err, syscall.ELOOP, name)
 		check()
 	}

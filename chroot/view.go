@@ -17,7 +17,10 @@ type view struct {
 	*mnt.View
 	masks, files *plan.Slot // file systems with the sources of masks and files
 	masked       []string   // all paths of the masks
-	pidOnly      bool       // /proc shows processes only
+	mounted      []string   // where parts mount something
+	procs        []string   // where the host has mounted procfs, when looked
+	looked       bool
+	pidOnly      bool // /proc shows processes only
 }
 
 type viewKey struct{}
@@ -35,10 +38,16 @@ func viewOf(p *plan.Plan) *view {
 func (v *view) find(name string) (dir plan.Arg, rest string, own bool) { return v.Find(name) }
 
 // put remembers a mount of the sandbox's own.
-func (v *view) put(name string, mount plan.Slot) { v.Put(name, mount) }
+func (v *view) put(name string, mount plan.Slot) {
+	v.mounted = append(v.mounted, name)
+	v.Put(name, mount)
+}
 
 // cover forgets the mounts that a new one at name hides.
-func (v *view) cover(name string) { v.Cover(name) }
+func (v *view) cover(name string) {
+	v.mounted = append(v.mounted, name)
+	v.Cover(name)
+}
 
 // kind of mount point.
 type pointKind bool

@@ -221,6 +221,13 @@ static void seal(struct view *v)
 	}
 }
 
+static void hide(struct view *v)
+{
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS};
+	int at = CALL(openat2, v->root, "proc", &how, sizeof how);
+	CALL(move_mount, v->proc, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
 static void child(void *unused)
 {
 	struct view v = {};
@@ -236,6 +243,8 @@ static void child(void *unused)
 	if (version) {
 		sources(&v);
 		copies(&v);
+	} else {
+		v.proc = fresh("tmpfs", (struct option[]){{"mode", "555"}, {}}, NOFILES | MOUNT_ATTR_RDONLY); // over the host's /proc
 	}
 	must(attach(v.root, AT_FDCWD, "/"), "move_mount");
 	CALL(fchdir, v.root);
@@ -247,6 +256,8 @@ static void child(void *unused)
 	CALL(umask, old);
 	if (version)
 		seal(&v);
+	else
+		hide(&v);
 	for (int i = 0; i < 3; i++)
 		CALL(dup3, null[i], i, 0);
 	CALL(close_range, 3, ~0U, 0);
