@@ -66,6 +66,9 @@ func SetAttrOf(mount plan.Arg, recursive bool, set, clear uint64) plan.Op {
 		Hint(syscall.EPERM, "an attribute is locked by a more privileged mount namespace")
 }
 
+// Attributes are MOUNT_ATTR_... of a mount.
+func Attributes(attr uint64) plan.Arg { return plan.Flags(attr, attrs) }
+
 // Option is one parameter of a file system; an empty value makes it a flag.
 type Option struct{ Key, Value string }
 
@@ -81,7 +84,7 @@ func New(p *plan.Plan, fstype string, mount plan.Slot, attr uint64, options ...O
 		plan.Call("fsconfig", unix.SYS_FSCONFIG, plan.Saved(fs), plan.Number(unix.FSCONFIG_CMD_CREATE, "FSCONFIG_CMD_CREATE"),
 			plan.Null(), plan.Null(), plan.Int(0)),
 		plan.Call("fsmount", unix.SYS_FSMOUNT, plan.Saved(fs), plan.Number(unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"),
-			plan.Flags(attr, attrs)).Save(mount))
+			Attributes(attr)).Save(mount))
 }
 
 func set(fs plan.Slot, o Option) plan.Op {

@@ -1,0 +1,122 @@
+//go:build linux
+
+package layer
+
+import (
+	"context"
+	"io"
+)
+
+const (
+	tarBlock   = 512
+	blockSize  = 128 << 10 // of what is read ahead, and of what is written at a time
+	blocks     = 8         // read ahead
+	headerMost = 4 << 20   // bytes of header that an entry may have; archive/tar takes up to 1 MiB for each of its parts
+)
+
+// ahead reads a layer, and decompresses it, while what has been read is unpacked.
+type ahead struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	full   chan block
+	free   chan []byte
+	whole  []byte // the block of which rest is a part
+	rest   []byte
+	err    error
+	zero   bool  // the last header-sized piece was all zeros: the end of an archive
+	budget int64 // bytes to go until reading is refused; negative: none
+}
+
+type block struct {
+	b   []byte
+	err error
+}
+
+func readAhead(ctx context.Context, r io.Reader) *ahead {
+	ctx, cancel := context.WithCancel(ctx)
+	a := &ahead{ctx: ctx, cancel: cancel, full: make(chan block, blocks+1), free: make(chan []byte, blocks), budget: -1}
+	for range blocks {
+		a.free <- nil
+	}
+	go a.fill(r)
+	return a
+}
+
+// stop lets the reader go. A Read that does not return keeps its goroutine.
+func (a *ahead) stop() { a.cancel() }
+
+func (a *ahead) fill(r io.Reader) {
+	defer close(a.full)
+	in, err := Decompress(r)
+	if err == nil {
+		defer in.Close()
+	}
+	for err == nil {
+		var b []byte
+		select {
+		case b = <-a.free:
+		case <-a.ctx.Done():
+			return
+		}
+		if b == nil {
+			b = make([]byte, blockSize)
+		}
+		var n int
+		if n, err = io.ReadFull(in, b); err == io.ErrUnexpectedEOF && in.ended() {
+			err = io.EOF
+		}
+		a.full <- block{b: b[:n]}
+	}
+	a.full <- block{err: err}
+}
+
+// Read fills p, unless the data end.
+func (a *ahead) Read(p []byte) (int, error) {
+	n := 0
+	for n < len(p) {
+		if len(a.rest) == 0 && !a.next() {
+			break
+		}
+		m := copy(p[n:], a.rest)
+		a.rest = a.rest[m:]
+		n += m
+	}
+	if a.budget >= 0 {
+		if a.budget -= int64(n); a.budget < 0 {
+			return 0, refuse(IsHeader, "")
+		}
+	}
+	if n == tarBlock {
+		a.zero = isZero(p[:n])
+	}
+	if n > 0 {
+		return n, nil
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	return 0, a.err
+}
+
+// next takes the next block, and gives the last one back.
+func (a *ahead) next() bool {
+	if a.err != nil {
+		return false
+	}
+	if a.whole != nil {
+		a.free <- a.whole[:blockSize]
+		a.whole = nil
+	}
+	select {
+	case b, ok := <-a.full:
+		if !ok || a.ctx.Err() != nil {
+			a.err = context.Cause(a.ctx)
+			return false
+		}
+		a.whole, a.rest, a.err = b.b, b.b, b.err
+		return a.err == nil
+	case <-a.ctx.Done():
+		a.err = context.Cause(a.ctx)
+		return false
+	}
+}
