@@ -68,10 +68,6 @@ func refuseLink(err error) error {
 
 // plain refuses what is not a regular file with one name.
 func plain(f *os.File) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return err
-	}
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -79,10 +75,22 @@ func plain(f *os.File) error {
 	if why := judge(info.Mode()); why != 0 {
 		return &RefusedError{why}
 	}
-	if st.Nlink > 1 {
-		return &RefusedError{IsHardLink}
+	if err := oneName(f); err != nil {
+		return err
 	}
 	return notKernels(f)
+}
+
+// oneName refuses a file that has a further name. One that has none any more is nobody else's; directories are not meant.
+func oneName(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	if st.Nlink > 1 && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		return &RefusedError{IsHardLink}
+	}
+	return nil
 }
 
 // notKernels refuses what the kernel makes up for its reader: mounted over a file of the sandbox's it would be read with the host's rights.

@@ -177,7 +177,8 @@ func judge(m fs.FileMode) Refusal {
 }
 
 // Create opens a regular file for reading and writing, emptied; it is made with mode perm, less the umask, where it is
-// missing. A symbolic link at its place is followed, also where it leads to nothing yet.
+// missing. A symbolic link at its place is followed, also where it leads to nothing yet. A file with a further hard link is a [*RefusedError], and not
+// written to: the other name may be one outside.
 func (r *Root) Create(name string, perm fs.FileMode) (*os.File, error) {
 	f, err := r.create(name, perm)
 	return f, r.fail("create", name, err)
@@ -189,7 +190,7 @@ func (r *Root) create(name string, perm fs.FileMode) (*os.File, error) {
 		place, err := r.lookup(name, 0)
 		if err == nil {
 			defer place.Close()
-			return r.reopen(place, unix.O_RDWR|unix.O_TRUNC, false)
+			return r.emptied(place)
 		}
 		if err != syscall.ENOENT || strings.HasSuffix(name, "/") {
 			return nil, err
@@ -209,6 +210,25 @@ func (r *Root) create(name string, perm fs.FileMode) (*os.File, error) {
 		}
 	}
 	return nil, syscall.EAGAIN
+}
+
+// emptied opens what is there to be written to. It is looked at once more before it is emptied: a name may have come meanwhile.
+func (r *Root) emptied(place *os.File) (*os.File, error) {
+	if err := oneName(place); err != nil {
+		return nil, err
+	}
+	f, err := r.reopen(place, unix.O_RDWR, false)
+	if err != nil {
+		return nil, err
+	}
+	if err = oneName(f); err == nil {
+		err = unix.Ftruncate(int(f.Fd()), 0)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // createNew makes the file, or gives EEXIST and, where name is a symbolic link, what it leads to.
@@ -259,7 +279,7 @@ func (r *Root) ReadFile(name string, limit int64) ([]byte, error) {
 	return b, r.fail("read", name, err)
 }
 
-// WriteFile replaces the contents of a regular file, as Create does.
+// WriteFile replaces the contents of a regular file, as Create does. [Root.CopyIn] puts a new file in its place instead.
 func (r *Root) WriteFile(name string, data []byte, perm fs.FileMode) error {
 	f, err := r.create(name, perm)
 	if err != nil {

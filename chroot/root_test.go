@@ -183,6 +183,30 @@ func TestRootCreate(t *testing.T) {
 	})
 }
 
+// TestCreateOfHardLink: a file inside may be another name of one outside.
+func TestCreateOfHardLink(t *testing.T) {
+	eachWay(t, func(t *testing.T, open func(string) *chroot.Root) {
+		dir, outside := cage(t)
+		r := open(dir)
+		require.NoError(t, os.Link(filepath.Join(outside, "secret"), filepath.Join(dir, "hard")))
+		require.NoError(t, os.Symlink("hard", filepath.Join(dir, "soft")))
+		for _, name := range []string{"hard", "soft"} {
+			err := r.WriteFile(name, []byte("x"), 0o600)
+			var refused *chroot.RefusedError
+			require.ErrorAs(t, err, &refused)
+			require.Equal(t, chroot.IsHardLink, refused.Why)
+			_, err = r.Create(name, 0o600)
+			require.ErrorIs(t, err, syscall.EMLINK)
+		}
+		unchanged(t, outside)
+		require.NoError(t, os.Remove(filepath.Join(outside, "secret")))
+		require.NoError(t, r.WriteFile("hard", []byte("x"), 0o600))
+		b, err := r.ReadFile("soft", 10)
+		require.NoError(t, err)
+		require.Equal(t, "x", string(b))
+	})
+}
+
 func TestRootNames(t *testing.T) {
 	eachWay(t, func(t *testing.T, open func(string) *chroot.Root) {
 		dir, _ := cage(t)
