@@ -1,0 +1,61 @@
+package chroot_test
+
+import (
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/chroot"
+)
+
+// underFilter names, for a process of the tests, the errno that an outer filter gives it for openat2: EPERM, as old versions of Docker do for what they
+// do not know, or ENOSYS, as a kernel without the call.
+const underFilter = "CAISSON_TEST_OPENAT2"
+
+// TestUnderOuterFilter runs the tests of Root where openat2 is not to be had.
+func TestUnderOuterFilter(t *testing.T) {
+	if errno, err := strconv.Atoi(os.Getenv(underFilter)); err == nil {
+		forbid(t, unix.SYS_OPENAT2, syscall.Errno(errno))
+		for name, test := range map[string]func(*testing.T){"StaysInside": TestRootStaysInside, "Operations": TestRootOperations, "Create": TestRootCreate,
+			"Names": TestRootNames, "MagicLinks": TestRootMagicLinks, "CVE_2024_28185": TestCVE_2024_28185, "Lease": TestCopyOutUnderLease,
+			"CreateOfHardLink": TestCreateOfHardLink, "CVE_2024_23651": TestCVE_2024_23651, "CVE_2018_15664": TestCVE_2018_15664, "Race": TestResolutionRace} {
+			t.Run(name, test)
+		}
+		_, err := chroot.Mounts(os.Getpid())
+		require.NoError(t, err)
+		return
+	}
+	for _, errno := range []syscall.Errno{syscall.EPERM, syscall.ENOSYS} {
+		c := exec.Command("/proc/self/exe", "-test.v", "-test.run=^TestUnderOuterFilter$")
+		c.Env = append(os.Environ(), underFilter+"="+strconv.Itoa(int(errno)))
+		out, err := c.CombinedOutput()
+		require.NoError(t, err, "%v: %s", errno, out)
+		require.Contains(t, string(out), "--- PASS: TestUnderOuterFilter/StaysInside/by_hand")
+	}
+}
+
+// forbid makes a system call fail in all threads of the process, for good.
+func forbid(t *testing.T, number uint32, errno syscall.Errno) {
+	t.Helper()
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the number
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: number},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	runtime.LockOSThread() // no_new_privs is the thread's, and goes to the others with the filter
+	defer runtime.UnlockOSThread()
+	require.NoError(t, unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	require.Zero(t, e)
+	_, err := unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH})
+	require.ErrorIs(t, err, errno)
+}
