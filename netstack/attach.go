@@ -1,0 +1,220 @@
+//go:build linux
+
+package netstack
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/netstack/internal/owner"
+	"github.com/caisson-dev/caisson/plan"
+)
+
+// StateDir is where what must survive a crash is kept, if not said otherwise: who has made which device, and who has which address.
+const StateDir = "/run/caisson/net"
+
+// device is one device in one start of a sandbox.
+type device interface {
+	// prepare does on the host what the sandbox's network namespace is not needed for. It may be called again.
+	prepare(w *wire) error
+	// plug makes the device appear in the namespace, ready for use.
+	plug(w *wire) error
+	// unplug takes away what is left on the host. It is called after any of the two, whole or not, and may be called again.
+	unplug(w *wire) error
+}
+
+// wire is what the devices of one start have in common.
+type wire struct {
+	host   *netlink.Handle // speaks to the caller's network namespace
+	owner  *owner.Owner    // nil where nothing is made on the host's side
+	target target
+
+	mu     sync.Mutex
+	in     *netlink.Handle
+	shared bool // host is the owner's
+}
+
+// inside speaks to the sandbox's network namespace.
+func (w *wire) inside() (*netlink.Handle, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.in != nil {
+		return w.in, nil
+	}
+	h, err := w.target.open()
+	w.in = h
+	return h, err
+}
+
+// leave closes what speaks to the sandbox's network namespace.
+func (w *wire) leave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.in != nil {
+		w.in.Close()
+		w.in = nil
+	}
+}
+
+// disconnect closes what is needed during the start only.
+func (w *wire) disconnect() {
+	w.leave()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.host != nil && !w.shared {
+		w.host.Close()
+		w.host = nil
+	}
+}
+
+// session is what the network parts of one plan have in common.
+type session struct {
+	state string // "" until some part makes devices on the host's side
+}
+
+type (
+	sessionKey struct{}
+	wireKey    struct{}
+)
+
+// sessionOf begins the plan's first network device: the namespace is made, loopback is set up, and each start gets its wire.
+func sessionOf(p *plan.Plan) (*session, error) {
+	if s, ok := p.Value(sessionKey{}).(*session); ok {
+		return s, nil
+	}
+	if p.Has(networkClaim) {
+		return nil, p.Claim(networkClaim)
+	}
+	s := &session{}
+	p.Set(sessionKey{}, s)
+	p.Clone(unix.CLONE_NEWNET)
+	p.Late(func() error { return loopback(p) })
+	p.Before(plan.Action{Name: "open netlink", Do: s.open, Undo: s.close})
+	p.After(plan.Action{Name: "close netlink", Do: func(r *plan.Run) error {
+		wireOf(r).disconnect()
+		return nil
+	}})
+	return s, nil
+}
+
+// owns says that the plan makes devices on the host's side, and where is written down whose they are.
+func (s *session) owns(state string) error {
+	state = cmp.Or(state, StateDir)
+	if state[0] != '/' {
+		return &ValueError{"State", state, "not an absolute path"}
+	}
+	if s.state != "" && s.state != state {
+		return &ValueError{"State", state, "another part of the sandbox says " + s.state}
+	}
+	s.state = state
+	return nil
+}
+
+func wireOf(r *plan.Run) *wire {
+	w, _ := r.Value(wireKey{}).(*wire)
+	return w
+}
+
+// open runs on the thread that starts the sandbox, and so in the network namespace which is the host's for it.
+func (s *session) open(r *plan.Run) (err error) {
+	w := &wire{}
+	if s.state == "" {
+		w.host, err = newHandle()
+	} else {
+		w.owner, err = owner.Enter(s.state)
+		if err == nil {
+			w.host, w.shared = w.owner.Handle, true
+			r.Set(wireKey{}, w) // what follows is undone
+			err = sweep(w.owner)
+		}
+	}
+	if err != nil {
+		if w.owner != nil {
+			err = errors.Join(err, w.owner.Leave())
+		}
+		return failed(err, "open netlink", "")
+	}
+	r.Set(wireKey{}, w)
+	return nil
+}
+
+func (s *session) close(r *plan.Run) error {
+	w := wireOf(r)
+	w.disconnect()
+	if w.owner != nil {
+		return w.owner.Leave()
+	}
+	return nil
+}
+
+// attach records a device in the plan. The name is what is printed of it; fresh makes the device of one start.
+func attach(p *plan.Plan, host, inside string, fresh func() device) {
+	key := new(int)
+	of := func(r *plan.Run) device {
+		d, _ := r.Value(key).(device)
+		return d
+	}
+	p.Before(plan.Action{Name: "describe " + host, Undo: func(r *plan.Run) error { return of(r).unplug(wireOf(r)) }, Do: func(r *plan.Run) error {
+		r.Set(key, fresh())
+		return nil
+	}})
+	p.While(plan.Action{Name: inside,
+		Ready: func(r *plan.Run) error { return of(r).prepare(wireOf(r)) },
+		Do: func(r *plan.Run) error {
+			w := wireOf(r)
+			w.target = target{pid: r.PID}
+			return of(r).plug(w)
+		},
+		Undo: func(r *plan.Run) error { // a start may be tried again with another child
+			w := wireOf(r)
+			w.leave()
+			return of(r).unplug(w)
+		}})
+}
+
+const networkClaim = "network"
+
+// loopback sets up the loopback interface, unless some part has seen to that: the child does it itself while the parent goes on. It needs no privilege but that which a
+// user namespace gives.
+func loopback(p *plan.Plan) error {
+	const claim = "loopback interface"
+	if p.Has(claim) {
+		return nil
+	}
+	if err := p.Claim(claim); err != nil {
+		return err
+	}
+	request := make([]byte, 40) // struct ifreq, netdevice(7)
+	copy(request, "lo")
+	binary.NativeEndian.PutUint16(request[unix.IFNAMSIZ:], unix.IFF_UP)
+	s := p.Slot()
+	p.Child(plan.Names,
+		plan.Call("socket", unix.SYS_SOCKET, plan.Number(unix.AF_UNIX, "AF_UNIX"), plan.Number(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "SOCK_DGRAM|SOCK_CLOEXEC"), plan.Int(0)).Save(s),
+		plan.Call("ioctl", unix.SYS_IOCTL, plan.Saved(s), plan.Number(unix.SIOCSIFFLAGS, "SIOCSIFFLAGS"), plan.Bytes(`{"lo", IFF_UP}`, request)).
+			Hint(syscall.EPERM, "the network namespace belongs to a user namespace in which the sandbox has no rights"))
+	return nil
+}
+
+// only is for parts that are the sandbox's whole network.
+func only(p *plan.Plan) error {
+	if _, busy := p.Value(sessionKey{}).(*session); busy {
+		return &Error{Op: "set the network", Err: fmt.Errorf("another part gives the sandbox devices: %w", syscall.EINVAL)}
+	}
+	return p.Claim(networkClaim)
+}
+
+// inNamespace runs f on a thread in the owner's network namespace, where /proc/sys/net shows its settings.
+func inNamespace(o *owner.Owner, f func() error) error { return owner.In(o.Net, f) }
+
+// sysctl writes a setting of a device of the host's side.
+func sysctl(name, value string) error {
+	return os.WriteFile("/proc/sys/net/"+name, []byte(value), 0)
+}

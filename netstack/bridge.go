@@ -1,0 +1,271 @@
+//go:build linux
+
+package netstack
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/netstack/internal/owner"
+	"github.com/caisson-dev/caisson/netstack/ipam"
+	"github.com/caisson-dev/caisson/plan"
+)
+
+// Bridge connects the sandbox to a bridge of the host's: a switch with a cable to each sandbox, and the host itself on it with the gateway's address (veth(4), ip-link(8)). The zero value is
+// a card "eth0" on the bridge "caisson0" with the next free address of [DefaultSubnets].
+//
+// The bridge is made when it is not there. It stays afterwards, for others: [Bridge.Delete] removes it. The sandbox's cable and addresses are gone when the sandbox has ended, and
+// where the host process is killed, with the next start on the same host.
+//
+// A bridge is no firewall. Those on it see one another, and the host, and may claim any address; package firewall has the rules against that, and for the way to other networks. The bridge itself
+// does not believe router advertisements and redirects from a sandbox (CVE-2020-13401).
+//
+// Needs CAP_NET_ADMIN over the host's network and CAP_SYS_ADMIN.
+type Bridge struct {
+	Name string // of the bridge, 1 to 15 bytes; "" is "caisson0"
+
+	// Subnets are the addresses of the bridge: the host gets the gateway's of each, the sandbox the next free one. nil stands for [DefaultSubnets]; none, but not nil, for a
+	// bridge without addresses. Where there is one already, with other addresses, it is an error.
+	Subnets []ipam.Subnet
+
+	// Addresses are those that the sandbox is to have of the subnets, at most one of each.
+	Addresses []netip.Addr
+
+	// Internal leaves out the default route.
+	Internal bool
+
+	MTU           int  // of the bridge and of the sandbox's card, in bytes; 0 is the kernel's: 1500 for a new bridge
+	VLANFiltering bool // the bridge keeps VLANs apart; every port is in VLAN 1 if not said otherwise
+	VLAN          int  // the VLAN of the sandbox, 1 to 4094, with VLANFiltering; 0 is the bridge's default
+	STP           bool // the bridge looks for loops (IEEE 802.1D), which makes a new port wait for 30 seconds
+
+	// Isolated keeps the sandbox from others on the bridge that are isolated, too; the host and those that are not can be reached (Linux 4.18).
+	Isolated bool
+
+	// Hosts are names under which [Names] finds the sandbox.
+	Hosts []string
+
+	// State is the directory for what must survive a crash; "" is [StateDir]. All who use the same bridge must say the same, and none else may write there.
+	State string
+
+	// Card is the sandbox's end.
+	Card Card
+}
+
+// DefaultSubnets are those of a bridge that names none: 10.77.0.0/16 and fd77:ca15:50::/64.
+func DefaultSubnets() []ipam.Subnet {
+	return []ipam.Subnet{{Prefix: netip.MustParsePrefix("10.77.0.0/16")}, {Prefix: netip.MustParsePrefix("fd77:ca15:50::/64")}}
+}
+
+// Apply asks for the card, and for the bridge.
+func (b Bridge) Apply(p *plan.Plan) error {
+	b, err := b.complete()
+	if err != nil {
+		return err
+	}
+	s, err := sessionOf(p)
+	if err != nil {
+		return err
+	}
+	if err := s.owns(b.State); err != nil {
+		return err
+	}
+	if b.Card, err = b.Card.claim(p); err != nil {
+		return err
+	}
+	attach(p, b.text(), fmt.Sprintf("veth %q, to a port of bridge %q", b.Card.Name, b.Name), func() device { return &port{Bridge: b} })
+	return nil
+}
+
+func (b Bridge) text() string {
+	var pools []string
+	for _, s := range b.Subnets {
+		pools = append(pools, s.Prefix.String())
+	}
+	text := fmt.Sprintf("bridge %q", b.Name)
+	if len(pools) > 0 {
+		text += ", addresses of " + strings.Join(pools, ", ")
+	}
+	return text
+}
+
+// complete fills in the defaults and checks the rest.
+func (b Bridge) complete() (Bridge, error) {
+	b.Name, b.State = cmp.Or(b.Name, "caisson0"), cmp.Or(b.State, StateDir)
+	if b.Subnets == nil {
+		b.Subnets = DefaultSubnets()
+	}
+	if err := checkName("Name", b.Name); err != nil {
+		return b, err
+	}
+	if owner.Of(b.Name) != "" {
+		return b, &ValueError{"Name", b.Name, "looks like a sandbox's cable, which would be removed when its owner is gone"}
+	}
+	b.Card.MTU = cmp.Or(b.Card.MTU, b.MTU)
+	for _, err := range []error{checkMTU(b.MTU), b.Card.check(), b.checkSubnets()} {
+		if err != nil {
+			return b, err
+		}
+	}
+	switch {
+	case b.VLAN < 0 || b.VLAN > 4094:
+		return b, &ValueError{"VLAN", strconv.Itoa(b.VLAN), "not between 1 and 4094"}
+	case b.VLAN != 0 && !b.VLANFiltering:
+		return b, &ValueError{"VLAN", strconv.Itoa(b.VLAN), "without VLANFiltering the bridge would not keep it apart"}
+	case b.MTU != 0 && b.Card.MTU > b.MTU:
+		return b, &ValueError{"MTU", strconv.Itoa(b.Card.MTU), "the bridge drops what is larger than " + strconv.Itoa(b.MTU)}
+	case b.State[0] != '/':
+		return b, &ValueError{"State", b.State, "not an absolute path"}
+	}
+	return b, nil
+}
+
+func (b Bridge) checkSubnets() error {
+	pool := ipam.Pool{Subnets: b.Subnets}
+	if err := pool.Check(); err != nil {
+		return err
+	}
+	if err := pool.CheckRequest(ipam.Request{Addresses: b.Addresses, Names: b.Hosts}); err != nil {
+		return err
+	}
+	for _, s := range b.Subnets {
+		if s.Prefix.Addr().Is6() && b.Card.MTU != 0 && b.Card.MTU < 1280 {
+			return &ValueError{"MTU", strconv.Itoa(b.Card.MTU), "IPv6 needs 1280"}
+		}
+	}
+	return nil
+}
+
+// pool is where the bridge's addresses are given out, in one network namespace of the host's.
+func (b Bridge) pool(o *owner.Owner) ipam.Pool {
+	return ipam.Pool{Dir: poolDir(o, b.Name), Subnets: b.Subnets}
+}
+
+func poolDir(o *owner.Owner, bridge string) string { return filepath.Join(o.Dir, "pools", bridge) }
+
+// port is one sandbox's cable to the bridge.
+type port struct {
+	Bridge
+	lease *ipam.Lease
+	index int    // of the bridge
+	mtu   int    // of the bridge
+	cable string // the host's end, once it may be there
+}
+
+func (t *port) prepare(w *wire) (err error) {
+	link, err := t.Bridge.ensure(w.owner)
+	if err != nil {
+		return err
+	}
+	t.index, t.mtu = link.Attrs().Index, link.Attrs().MTU
+	if t.lease != nil || len(t.Subnets) == 0 {
+		return nil
+	}
+	r := ipam.Request{Owner: w.owner.ID, Addresses: t.Addresses, Names: t.Hosts}
+	pool := t.pool(w.owner)
+	t.lease, err = pool.Take(r)
+	var full *ipam.ExhaustedError
+	if !errors.As(err, &full) {
+		return err
+	}
+	if n, e := pool.Sweep(goneOwners(w.owner)); e != nil || n == 0 {
+		return err
+	}
+	t.lease, err = pool.Take(r)
+	return err
+}
+
+func (t *port) plug(w *wire) error {
+	t.cable = w.owner.Name()
+	link := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: t.Card.Name, PeerHardwareAddr: t.Card.MAC, PeerNamespace: w.target.here(), PeerTxQLen: -1,
+		PeerMTU: uint32(cmp.Or(t.Card.MTU, t.mtu))}
+	link.Name, link.MTU, link.MasterIndex = t.cable, t.mtu, t.index // a port with a smaller MTU would lower that of the whole bridge
+	if err := w.host.LinkAdd(link); err != nil {
+		return failed(err, fmt.Sprintf("create veth %q with the end %q in", t.cable, t.Card.Name), "sandbox")
+	}
+	if err := t.join(w.host, link); err != nil {
+		return err
+	}
+	in, err := w.inside()
+	if err != nil {
+		return err
+	}
+	return t.Card.configure(in, t.addresses())
+}
+
+// join makes the cable a working port of the bridge.
+func (t *port) join(h *netlink.Handle, link netlink.Link) error {
+	if err := quietIPv6(h, link, false); err != nil { // the bridge speaks, its ports do not
+		return err
+	}
+	if t.VLAN != 0 {
+		if err := setVLAN(h, link, uint16(t.VLAN)); err != nil {
+			return failed(err, fmt.Sprintf("set VLAN %d of", t.VLAN), t.cable)
+		}
+	}
+	if t.Isolated {
+		if err := h.LinkSetIsolated(link, true); err != nil {
+			return failed(err, "isolate", t.cable)
+		}
+	}
+	return failed(h.LinkSetUp(link), "set up", t.cable)
+}
+
+// setVLAN moves a port from the bridge's default VLAN into another one.
+func setVLAN(h *netlink.Handle, link netlink.Link, id uint16) error {
+	if id == 1 {
+		return nil
+	}
+	if err := h.BridgeVlanAdd(link, id, true, true, false, false); err != nil {
+		return err
+	}
+	return h.BridgeVlanDel(link, 1, true, true, false, false)
+}
+
+func (t *port) addresses() (a addresses) {
+	if t.lease == nil {
+		return a
+	}
+	a.own = t.lease.Addresses
+	if !t.Internal {
+		a.gateways = t.lease.Gateways
+	}
+	return a
+}
+
+func (t *port) unplug(w *wire) (err error) {
+	if t.cable != "" {
+		err = remove(w.host, t.cable)
+		t.cable = ""
+	}
+	if t.lease != nil {
+		err = errors.Join(err, t.lease.Release())
+		t.lease = nil
+	}
+	return err
+}
+
+// remove removes a device of the host's side, if it is still there.
+func remove(h *netlink.Handle, name string) error {
+	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: name}}
+	found, err := retried(func() (netlink.Link, error) { return h.LinkByName(name) })
+	if _, missing := err.(netlink.LinkNotFoundError); missing || err == unix.ENODEV {
+		return nil
+	}
+	if err != nil {
+		return failed(err, "find", name)
+	}
+	link.Index = found.Attrs().Index
+	if err := h.LinkDel(link); err != nil && err != unix.ENODEV {
+		return failed(err, "remove", name)
+	}
+	return nil
+}
