@@ -37,6 +37,9 @@
 //
 // What is enabled in cgroup.subtree_control of the groups above stays enabled.
 //
+// Where systemd manages the hierarchy and the caller's group was not given to it, [Systemd] asks for a scope in which groups may be made, over D-Bus: root the
+// system's manager, a user his own.
+//
 // # Events
 //
 // A [Watcher] tells of kills for lack of memory, of groups that become empty, of pressure, and more, for any number of groups by one

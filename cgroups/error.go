@@ -16,7 +16,7 @@ type Error struct {
 	Group      string // the group's directory
 	Controller string // "memory"; "" where none is concerned
 	File       string // "memory.max"; "" where none is concerned
-	Value      string // what was to be written, or ""
+	Value      string // what was to be written, the unit that systemd was asked for, or ""
 	Err        error  // most often a syscall.Errno
 	Hint       string // what to do, where the errno alone would mislead; or ""
 }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/caisson-dev/caisson"
 	"github.com/caisson-dev/caisson/cgroups"
 	"github.com/caisson-dev/caisson/plan"
 )
@@ -237,4 +238,40 @@ func ExampleError() {
 	var e *cgroups.Error
 	fmt.Println(errors.As(err, &e), errors.Is(err, os.ErrNotExist))
 	// Output: true true
+}
+
+// A service without Delegate=yes, or a program that somebody has started from a shell: systemd gives it a scope of its own, below which its sandboxes have
+// their groups.
+func ExampleSystemd() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	unit, err := cgroups.Systemd{User: os.Geteuid() != 0, Slice: "sandboxes.slice"}.Start(ctx)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return // no systemd here
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer unit.Close()
+	sandbox := caisson.New(cgroups.Limits{Below: unit.Group, Memory: 512 * cgroups.MiB, PIDs: 64})
+	if err := sandbox.Command("make").Run(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// What all sandboxes of a batch have used, and their end.
+func ExampleUnit() {
+	ctx := context.Background()
+	batch, err := cgroups.Systemd{Unit: "batch.slice"}.Open(ctx)
+	if err != nil {
+		return // there is none
+	}
+	stats, err := batch.Stats()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(stats.CPU.Usage, stats.PIDs.Current)
+	if err := batch.Stop(ctx); err != nil {
+		log.Fatal(err)
+	}
 }
