@@ -5,6 +5,7 @@ package overlay
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,7 +26,6 @@ type build struct {
 
 	layers      []layer
 	upper, work plan.Slot  // directories of the caller's
-	both        plan.Slot  // the directory in which they are
 	store       *plan.Slot // a file system of our own, for what has to be there for a moment, and for a scratch upper
 	mount       plan.Slot  // the result
 }
@@ -51,9 +51,12 @@ func (b *build) record() error {
 		common = b.makeStore()
 	}
 	if b.idmap != nil {
-		common = append(common, b.bindAll()...)
+		common = append(common, b.bindLayers()...)
 	}
 	b.p.Child(plan.Root, append(common, b.choose()...)...)
+	if !b.s.ReadOnly {
+		b.p.Child(plan.Root, b.tryWrite())
+	}
 	return nil
 }
 
@@ -104,20 +107,14 @@ func (b *build) makeStore() []plan.Op {
 
 // makeScratch makes the directories of a scratch upper. The root of the stack has the mode and the owner of the upper directory.
 func (b *build) makeScratch() []plan.Op {
-	dir := ""
-	var ops []plan.Op
-	if b.idmap != nil {
-		dir, b.both = "scratch/", b.p.Slot()
-		ops = append(ops, mnt.Mkdir(*b.store, "scratch", 0o755),
-			mnt.OpenPath(plan.Saved(*b.store), "scratch", unix.O_DIRECTORY, 0).Save(b.both))
-	}
-	ops = append(ops, mnt.Mkdir(*b.store, dir+"upper", b.top.mode), mnt.Mkdir(*b.store, dir+"work", 0o700))
+	ops := []plan.Op{mnt.Mkdir(*b.store, "upper", b.top.mode), mnt.Mkdir(*b.store, "work", 0o700)}
 	if b.top.uid != 0 || b.top.gid != 0 {
-		ops = append(ops, plan.Call("fchownat", unix.SYS_FCHOWNAT, plan.Saved(*b.store), plan.Str(dir+"upper"), id(b.top.uid), id(b.top.gid), plan.Int(0)),
-			plan.Call("fchmodat", unix.SYS_FCHMODAT, plan.Saved(*b.store), plan.Str(dir+"upper"), plan.Octal(b.top.mode)))
+		ops = append(ops,
+			plan.Call("fchownat", unix.SYS_FCHOWNAT, plan.Saved(*b.store), plan.Str("upper"), id(b.top.uid), id(b.top.gid), plan.Int(0)),
+			plan.Call("fchmodat", unix.SYS_FCHMODAT, plan.Saved(*b.store), plan.Str("upper"), plan.Octal(b.top.mode)))
 	}
 	if b.userxattr {
-		ops = append(ops, b.tryXattr(dir+"upper")...)
+		ops = append(ops, b.tryXattr("upper")...)
 	}
 	return ops
 }
@@ -133,24 +130,34 @@ func (b *build) tryXattr(dir string) []plan.Op {
 	}
 }
 
-// bindAll puts all directories into the store, by short names. Upper and work must be on one mount, so their common parent is put there.
-func (b *build) bindAll() (ops []plan.Op) {
+// bindLayers puts the layers into the store, by short names.
+func (b *build) bindLayers() (ops []plan.Op) {
 	for i := range b.layers {
 		l := &b.layers[i]
 		at, more := b.bind(l.at, l.short, l.name)
-		l.at, ops = at, append(ops, more...)
+		if l.at = at; b.idmap != nil {
+			more = slices.Insert(more, len(more)-1, b.mapIDs(at, l.name))
+		}
+		ops = append(ops, more...)
 	}
-	upper, work, shown := "upper", "work", "the scratch upper"
-	switch {
-	case b.s.Upper != "":
-		shown, b.both = path.Dir(path.Clean(b.s.Upper)), b.p.Slot()
-		upper, work = path.Base(b.s.Upper), path.Base(b.s.Work)
-		ops = append(ops, openDir(shown, b.both))
-	case b.idmap == nil || b.s.ReadOnly:
-		return ops
+	return ops
+}
+
+// bindUpper puts upper and work there. They must be on one mount, so their common parent is bound.
+func (b *build) bindUpper() []plan.Op {
+	if b.s.Upper == "" {
+		return nil
 	}
-	_, more := b.bind(b.both, "both", shown)
-	return append(append(ops, more...), mnt.Symlink(*b.store, "both/"+upper, "U"), mnt.Symlink(*b.store, "both/"+work, "W"))
+	parent, at := path.Dir(path.Clean(b.s.Upper)), b.p.Slot()
+	_, ops := b.bind(at, "both", parent)
+	return append(append([]plan.Op{openDir(parent, at)}, ops...),
+		mnt.Symlink(*b.store, "both/"+path.Base(b.s.Upper), "U"), mnt.Symlink(*b.store, "both/"+path.Base(b.s.Work), "W"))
+}
+
+// tryWrite: where the kernel cannot use the work directory, it mounts read-only and writes a line into its log.
+func (b *build) tryWrite() plan.Op {
+	return plan.Call("faccessat", unix.SYS_FACCESSAT, plan.Saved(b.mount), plan.Str("."), plan.Number(unix.W_OK, "W_OK")).Tolerate(syscall.EACCES).
+		Hint(syscall.EROFS, fmt.Sprintf("the kernel could not make anything in Work %q, and made the stack read-only: it must belong to who mounts", b.s.Work))
 }
 
 // choose mounts in the new way, or in the old one. A parameter without a value is an error to the new parser, and a word like any other to the
@@ -217,8 +224,6 @@ func (b *build) nameUpper(fs plan.Slot) []plan.Op {
 	switch {
 	case b.s.Upper == "" && b.s.ReadOnly:
 		return nil
-	case b.idmap != nil:
-		return hintUpper(b.s, enter(*b.store), set(fs, "upperdir", "U"), set(fs, "workdir", "W"))
 	case b.s.Upper == "":
 		return hintUpper(b.s, enter(*b.store), set(fs, "upperdir", "upper"), set(fs, "workdir", "work"))
 	}
@@ -240,13 +245,14 @@ func (b *build) old(fs plan.Slot) (ops []plan.Op) {
 		return []plan.Op{unsupported(fs, "way to take Upper and Work from different directories (Linux 6.7)")}
 	}
 	bound := *b // what is bound here is bound here only
-	bound.layers = append([]layer(nil), b.layers...)
+	bound.layers = slices.Clone(b.layers)
 	if b.store == nil {
 		ops = bound.makeStore()
 	}
 	if b.idmap == nil {
-		ops = append(ops, bound.bindAll()...)
+		ops = append(ops, bound.bindLayers()...)
 	}
+	ops = append(ops, bound.bindUpper()...)
 	place := b.p.Slot()
 	return append(ops,
 		mnt.Mkdir(*bound.store, "M", 0o700),
@@ -269,7 +275,7 @@ func (b *build) text() string {
 	text := "lowerdir=" + strings.Join(names, ":")
 	switch {
 	case b.s.Upper == "" && b.s.ReadOnly:
-	case b.s.Upper == "" && b.idmap == nil:
+	case b.s.Upper == "":
 		text += ",upperdir=upper,workdir=work"
 	default:
 		text += ",upperdir=U,workdir=W"

@@ -55,15 +55,12 @@ func openDir(name string, at plan.Slot) plan.Op {
 // bind copies the mount of the directory behind at, and attaches the copy at name in the store.
 func (b *build) bind(at plan.Slot, name, shown string) (copied plan.Slot, ops []plan.Op) {
 	copied = b.p.Slot()
-	ops = []plan.Op{
+	return copied, []plan.Op{
 		mnt.Mkdir(*b.store, name, 0o700),
 		mnt.CloneAt(plan.Saved(at), "", 0).Save(copied).
 			Hint(syscall.EINVAL, fmt.Sprintf("%q is in another mount namespace, or something is mounted in it that may not be taken away", shown)),
+		mnt.AttachAt(plan.Saved(copied), plan.Saved(*b.store), name),
 	}
-	if b.idmap != nil {
-		ops = append(ops, b.mapIDs(copied, shown))
-	}
-	return copied, append(ops, mnt.AttachAt(plan.Saved(copied), plan.Saved(*b.store), name))
 }
 
 // mapIDs makes a mount show other owners (mount_setattr(2), MOUNT_ATTR_IDMAP).
@@ -73,6 +70,6 @@ func (b *build) mapIDs(mount plan.Slot, shown string) plan.Op {
 	attr = append(attr, make([]byte, size-len(attr))...)
 	return plan.Call("mount_setattr", unix.SYS_MOUNT_SETATTR, plan.Saved(mount), plan.Str(""), plan.Number(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"),
 		plan.Struct("{set=MOUNT_ATTR_IDMAP, "+plan.FD(*b.idmap).String()+"}", attr, plan.Field{Offset: userns, Size: 8, Arg: plan.FD(*b.idmap)}), plan.Int(size)).
-		Hint(syscall.EINVAL, fmt.Sprintf("the file system of %q cannot be mounted with other ids; tmpfs can since Linux 6.3", shown)).
+		Hint(syscall.EINVAL, fmt.Sprintf("the file system of %q cannot be mounted with other ids", shown)).
 		Hint(syscall.EPERM, "needs CAP_SYS_ADMIN on the host, and the namespace must not be the host's own user namespace")
 }

@@ -37,9 +37,10 @@ type Stack struct {
 	// Linux 6.7.
 	Data []string
 
-	// IDMap is a user namespace (/proc/PID/ns/user, package namespaces). What belongs to id 0 in the layers, and in the upper
-	// directory, is then seen as belonging to the host's id that 0 inside the namespace stands for. Upper and Work must be in the same directory.
-	// The caller mounts the stack, and needs CAP_SYS_ADMIN on the host. Linux 5.19, and 6.3 for a scratch upper.
+	// IDMap is a user namespace (/proc/PID/ns/user, package namespaces). What belongs to id 0 in the layers is then seen as belonging to the
+	// host's id that 0 inside the namespace stands for. Upper is not mapped: what is written there belongs to the host's ids, and the
+	// directory must do so, too. The caller mounts the stack, and needs CAP_SYS_ADMIN on the host. Linux 5.19; file systems that
+	// cannot be mounted with other ids are errors.ErrUnsupported (tmpfs can since Linux 6.3).
 	IDMap *os.File
 
 	// Volatile leaves out all that makes the upper directory survive a crash of the machine (option volatile). Linux 5.10. It is of no use
@@ -154,8 +155,6 @@ func (s Stack) checkUpper() error {
 		return invalid("Volatile without Upper")
 	case s.Upper == "" && (s.Index == On || s.NFSExport == On):
 		return invalid("Index and NFSExport without Upper")
-	case s.IDMap != nil && !s.together():
-		return invalid("with IDMap, Upper %q and Work %q must be in the same directory", s.Upper, s.Work)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@
 package overlay
 
 import (
+	"context"
 	"errors"
 	"os"
 	"runtime"
@@ -99,6 +100,12 @@ func detach(f *os.File) error {
 
 // mountDetached makes the calls on a thread of our own.
 func (s Stack) mountDetached(top root) (*os.File, error) {
+	if s.IDMap != nil {
+		var err error
+		if top, err = s.mappedRoot(top); err != nil {
+			return nil, err
+		}
+	}
 	p := plan.Build(plan.Func(func(p *plan.Plan) error {
 		p.Child(plan.Sources, mnt.Private())
 		b := build{p: p, s: s, top: top, mount: p.Slot(), userxattr: s.UserXattr || !inFirst()}
@@ -144,7 +151,7 @@ func perform(p *plan.Plan, name string) (*os.File, error) {
 		return nil, &Error{Op: "unshare(CLONE_NEWNS) for", Path: name, Err: err, Hint: hintFor(err, syscall.EPERM, "needs CAP_SYS_ADMIN")}
 	}
 	unix.Umask(0) // of this thread only, by CLONE_FS
-	r := p.NewRun(nil, nil)
+	r := p.NewRun(context.Background(), nil)
 	defer r.CloseFiles()
 	m := machine{slots: make([]uintptr, p.Slots()), run: r}
 	for i := range m.slots {

@@ -17,15 +17,16 @@ import (
 // unpacker is one unpacking. Everything but the contents of files is done by one goroutine, in the order of the archive.
 type unpacker struct {
 	Unpack
-	ctx    context.Context
-	tree   *tree
-	in     *ahead
-	crew   *crew
-	tar    *tar.Reader
-	entry  string              // under way
-	made   map[uint64]struct{} // keys of what this layer has put there: whiteouts do not concern it
-	totals Totals
-	said   time.Time // when progress was reported
+	ctx      context.Context
+	tree     *tree
+	in       *ahead
+	crew     *crew
+	tar      *tar.Reader
+	entry    string              // under way
+	made     map[uint64]struct{} // keys of what this layer has put there: whiteouts do not concern it
+	deleting bool                // a directory as such, and not only what is in it
+	totals   Totals
+	said     time.Time // when progress was reported
 }
 
 func (u *unpacker) run() error {
@@ -214,7 +215,10 @@ func (u *unpacker) uncover(n *node, name string) (bool, error) {
 
 // clear removes what is in the place of an entry.
 func (u *unpacker) clear(dir *node, fd int, name string) error {
-	u.tree.forget(dir, name)
+	if u.tree.children[child{dir, name}] != nil {
+		u.crew.drain() // files are perhaps being made below
+		u.tree.forget(dir, name)
+	}
 	return removeAll(fd, name)
 }
 

@@ -23,6 +23,7 @@ type crew struct {
 	mu      sync.Mutex
 	done    sync.Cond
 	pending [slots]int32 // jobs under way at the places whose keys share the slot
+	all     int          // jobs under way
 	waiting bool
 	err     error
 	entry   string // of err
@@ -71,6 +72,7 @@ func (c *crew) start(j *job) {
 	j.dir.refs.Add(1)
 	c.mu.Lock()
 	c.pending[j.key%slots]++
+	c.all++
 	c.mu.Unlock()
 	c.jobs <- j
 }
@@ -80,6 +82,16 @@ func (c *crew) ready(key uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.pending[key%slots] > 0 {
+		c.waiting = true
+		c.done.Wait()
+	}
+}
+
+// drain waits until no job is under way anywhere.
+func (c *crew) drain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.all > 0 {
 		c.waiting = true
 		c.done.Wait()
 	}
@@ -106,6 +118,7 @@ func (c *crew) finish(j *job, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pending[j.key%slots]--
+	c.all--
 	if c.waiting {
 		c.waiting = false
 		c.done.Broadcast()

@@ -6,7 +6,6 @@ import (
 	"archive/tar"
 	"errors"
 	"fmt"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -35,10 +34,12 @@ func (u *unpacker) whiteout(p place, h *tar.Header) error {
 	}
 	key := u.tree.key(dir, name)
 	u.crew.ready(key)
+	if n := u.tree.children[child{dir, name}]; n != nil { // this layer has been there
+		u.deleting = true
+		defer func() { u.deleting = false }()
+		return u.opaque(n)
+	}
 	if _, made := u.made[key]; made {
-		if n := u.tree.children[child{dir, name}]; n != nil {
-			return u.opaque(n)
-		}
 		return nil // a file covers what is below by itself
 	}
 	fd, err := u.tree.fd(dir)
@@ -104,25 +105,52 @@ func setOpaque(fd int, form Form) error {
 	return nil
 }
 
-// prune removes from a directory, and from those below it that this layer has made or named, what is not this layer's. It goes from
+// prune removes from a directory, and from those below it in which this layer has been, what is not this layer's. It goes from
 // directory to directory without keeping any open, however deep they are.
 func (u *unpacker) prune(n *node) error {
-	for todo := []*node{n}; len(todo) > 0; {
-		n, todo = todo[len(todo)-1], todo[:len(todo)-1]
+	visited := []*node{n}
+	for i := 0; i < len(visited); i++ {
 		for removed := true; removed; {
 			var below []*node
 			var err error
-			if removed, below, err = u.pruneOne(n); err != nil {
+			if removed, below, err = u.pruneOne(visited[i]); err != nil {
 				return err
 			}
 			if !removed {
-				todo = append(todo, below...)
+				visited = append(visited, below...)
 			}
 		}
 		if err := u.ctx.Err(); err != nil {
 			return err
 		}
 	}
+	for i := len(visited) - 1; i >= 0; i-- {
+		if err := u.removeEmpty(visited[i], n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeEmpty removes a directory of the lower layers in which this layer has not left anything. The one that is opaque stays.
+func (u *unpacker) removeEmpty(n, top *node) error {
+	if n == top && n.parent == nil {
+		return nil
+	}
+	if _, made := u.made[u.tree.key(n.parent, n.name)]; made || n == top && !u.deleting {
+		return nil
+	}
+	u.crew.drain()
+	fd, err := u.tree.fd(n.parent)
+	if err != nil {
+		return err
+	}
+	if err := unix.Unlinkat(fd, n.name, unix.AT_REMOVEDIR); err == syscall.ENOTEMPTY || err == syscall.EEXIST {
+		return nil
+	} else if err != nil && err != syscall.ENOENT {
+		return err
+	}
+	u.tree.forget(n.parent, n.name)
 	return nil
 }
 
@@ -136,14 +164,15 @@ func (u *unpacker) pruneOne(n *node) (removed bool, below []*node, err error) {
 	names, err := someNames(fd)
 	for ; err == nil && len(names) > 0; names, err = moreNames(fd, b) {
 		for _, name := range names {
+			if sub := u.tree.children[child{n, name}]; sub != nil {
+				below = append(below, sub)
+				continue
+			}
 			if _, made := u.made[u.tree.key(n, name)]; made {
-				if sub := u.tree.children[child{n, name}]; sub != nil {
-					below = append(below, sub)
-				}
 				continue
 			}
 			removed = true
-			if err := u.clear(n, fd, strings.Clone(name)); err != nil {
+			if err := removeAll(fd, name); err != nil {
 				return false, nil, err
 			}
 		}
