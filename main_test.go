@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -48,6 +49,9 @@ func run(m *testing.M) (int, error) {
 	// What whoever started us has left open would be left open in the commands of os/exec, too.
 	if err := unix.CloseRange(3, 1<<16, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return 1, err
+	}
+	if signal.Ignored(syscall.SIGHUP) { // as below nohup(1); commands would ignore it, too, and not end by it
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	}
 	if err := errors.Join(os.Chmod(dir, 0o777|os.ModeSticky), os.Setenv("TMPDIR", dir), copySelf()); err != nil {
 		return 1, err

@@ -106,7 +106,7 @@ func TestSignalState(t *testing.T) { help(t, "signal state") }
 func signalState() error {
 	runtime.LockOSThread()
 	signal.Ignore(syscall.SIGUSR2)
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGUSR1, syscall.SIGPIPE)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGUSR1, syscall.SIGPIPE, syscall.SIGHUP) // the last one is ignored below nohup(1)
 	std, err := exec.Command("/bin/cat", "/proc/self/status").Output()
 	if err != nil {
 		return err
