@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
