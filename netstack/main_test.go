@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson/internal/launch"
+	"github.com/caisson-dev/caisson/netstack"
 	"github.com/caisson-dev/caisson/plan"
 )
 
@@ -338,7 +339,28 @@ func asOrdinary(t *testing.T) bool {
 	return false
 }
 
-func victim() {}
+// victim starts sandboxes one after the other, until it is killed; every other one lives on.
+func victim() {
+	runtime.LockOSThread() // the first thread, which is in the namespace of who has started us; so are all others
+	b := netstack.Bridge{State: os.Args[1]}
+	for i := 0; ; i++ {
+		q := plan.Build(b, netstack.Veth{State: os.Args[1]})
+		p, err := launch.Start(context.Background(), q, &plan.Command{Candidates: []string{"/bin/sleep"}, Args: []string{"sleep", "3"}, Files: []*os.File{nil, nil, nil}}, launch.Options{})
+		if err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+		if i == 0 {
+			fmt.Println("ready")
+		}
+		if i%2 == 0 {
+			unix.Kill(p.PID, unix.SIGKILL)
+			if err := finish(p); err != nil {
+				fmt.Println("error:", err)
+			}
+		}
+	}
+}
 
 func mustIPNet(t testing.TB, text string) *net.IPNet {
 	ip, n, err := net.ParseCIDR(text)

@@ -4,6 +4,7 @@ package ipam
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -162,8 +163,15 @@ func (d *dir) last(s Subnet) netip.Addr {
 	return a
 }
 
+// setLast writes over what is there, always the same number of bytes: some file systems write a file that is made shorter to the disk at once.
 func (d *dir) setLast(s Subnet, a netip.Addr) error {
-	return os.WriteFile(d.lastFile(s), []byte(a.String()), 0o600)
+	f, err := os.OpenFile(d.lastFile(s), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteAt(fmt.Appendf(nil, "%-45s\n", a), 0)
+	return err
 }
 
 func (d *dir) read(a netip.Addr) (Held, error) {
