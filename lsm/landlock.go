@@ -158,10 +158,16 @@ func (r pathRule) ops(rules, opened plan.Slot, holder plan.File) []plan.Op {
 	later := []plan.Op{
 		plan.Call("dup3", unix.SYS_DUP3, plan.Saved(opened), plan.FD(holder), plan.Number(unix.O_CLOEXEC, "O_CLOEXEC")),
 		plan.Call("close", unix.SYS_CLOSE, plan.Saved(opened)),
-		addRule(rules, rulePath, r.attr(r.file, holder)),
+	}
+	if r.file != 0 {
+		later = append(later, addRule(rules, rulePath, r.attr(r.file, holder)))
 	}
 	if r.dir != 0 { // of what is no directory, the kernel says EINVAL: these rights do not exist there
-		later = append(later, addRule(rules, rulePath, r.attr(r.dir, holder)).Tolerate(syscall.EINVAL))
+		add := addRule(rules, rulePath, r.attr(r.dir, holder)).Hint(syscall.EINVAL, "the path of the rule \""+r.rule.String()+"\" is no directory")
+		if r.file != 0 {
+			add = add.Tolerate(syscall.EINVAL)
+		}
+		later = append(later, add)
 	}
 	open := plan.Call("openat2", unix.SYS_OPENAT2, plan.Number(^uint64(99), "AT_FDCWD"), plan.Str(r.path),
 		plan.Bytes("{O_PATH|O_CLOEXEC, RESOLVE_NO_MAGICLINKS}", openHow(unix.O_PATH|unix.O_CLOEXEC, unix.RESOLVE_NO_MAGICLINKS)), plan.Int(howSize)).Save(opened).

@@ -107,6 +107,27 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// TestList: directories are listed and no file is read, by rules that the command resolves and by prepared ones.
+func TestList(t *testing.T) {
+	needABI(t, 1)
+	dir := tree(t)
+	l := rules(lsm.List(dir+"/rw"), lsm.List(dir+"/none").Optional())
+	set, err := l.Prepare()
+	require.NoError(t, err)
+	defer set.Close()
+	script := "cd " + dir + "; ls rw rw/sub 2>&1; for try in 'cat rw/f' 'cat rw/sub/f' 'ls ro' 'touch rw/new'; do $try 2>/dev/null || echo refused; done"
+	for _, part := range []plan.Primitive{l, set} {
+		require.Equal(t, "rw:\nf\nsub\n\nrw/sub:\nf\nrefused\nrefused\nrefused\nrefused\n", run(t, script, part))
+	}
+	_, err = start(t, "true", rules(lsm.List(dir+"/rw/f")))
+	require.ErrorIs(t, err, syscall.EINVAL)
+	require.ErrorContains(t, err, "is no directory")
+	_, err = lsm.Landlock{filesABI(), lsm.List(dir + "/rw/f")}.Prepare()
+	require.ErrorIs(t, err, syscall.ENOTDIR)
+	var e *lsm.RuleError
+	require.ErrorAs(t, err, &e)
+}
+
 // TestErrno: denied access gives the errno of landlock(7).
 func TestErrno(t *testing.T) {
 	needABI(t, 4)

@@ -222,8 +222,8 @@ func FuzzRules(f *testing.F) {
 	f.Add("/usr", uint16(80), uint8(2), 7, uint32(7), true)
 	f.Add("/\n\"", uint16(0), uint8(6), 1, uint32(0), false)
 	f.Fuzz(func(t *testing.T, path string, port uint16, intent uint8, abi int, errata uint32, best bool) {
-		paths := []Rule{ReadOnly(path), ReadWrite(path).Optional(), Execute(path)}
-		rules := []Rule{paths[int(intent)%3], []Rule{Bind(port), Connect(port), ScopeSignals(), ABI(abi)}[int(intent)%4]}
+		paths := []Rule{ReadOnly(path), ReadWrite(path).Optional(), Execute(path), List(path)}
+		rules := []Rule{paths[int(intent)%4], []Rule{Bind(port), Connect(port), ScopeSignals(), ABI(abi)}[int(intent)%4]}
 		k := landlock{abi & 15, errata}
 		pol, err := translate(rules, k, best)
 		p := plan.Build(on{rules, k, best})
@@ -236,7 +236,7 @@ func FuzzRules(f *testing.F) {
 			}
 		}
 		for _, r := range pol.paths {
-			if (r.file|r.dir)&^pol.fs != 0 || r.file == 0 {
+			if (r.file|r.dir)&^pol.fs != 0 || r.file|r.dir == 0 {
 				t.Errorf("%x and %x of %x", r.file, r.dir, pol.fs)
 			}
 		}

@@ -82,6 +82,8 @@ func (i intent) rights() (file, dir uint64) {
 	switch i {
 	case readWrite:
 		return allReadWrite, fsReadDir | allMake
+	case list:
+		return 0, fsReadDir
 	case execute:
 		return fsReadFile | fsExecute, fsReadDir
 	}

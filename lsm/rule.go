@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Rule is one line of a [Landlock] rule set. It is made by [ReadOnly], [ReadWrite], [Execute], [Bind], [Connect], [ScopeSignals],
+// Rule is one line of a [Landlock] rule set. It is made by [List], [ReadOnly], [ReadWrite], [Execute], [Bind], [Connect], [ScopeSignals],
 // [ScopeAbstractSockets], [Log] and [ABI].
 type Rule struct {
 	intent   intent
@@ -33,14 +33,19 @@ const (
 	scopeAbstract
 	logging
 	version
+	list
 )
 
 var intents = [...]string{"none", "read-only", "read-write", "execute", "bind", "connect", "scope signals", "scope abstract sockets",
-	"log", "ABI"}
+	"log", "ABI", "list"}
 
 // ReadOnly allows to read the files at and below the paths, and to list directories. Nothing may be executed: see [Execute]. A path may
 // be a file. Without a path it allows nothing, and says all the same that files are restricted.
 func ReadOnly(paths ...string) Rule { return Rule{intent: readOnly, paths: slices.Clone(paths)} }
+
+// List allows to list the directories at and below the paths, and to read no file. A path that is no directory is an error:
+// EINVAL of the start, ENOTDIR of [Landlock.Prepare].
+func List(paths ...string) Rule { return Rule{intent: list, paths: slices.Clone(paths)} }
 
 // ReadWrite is ReadOnly, and allows to change files at and below the paths: to write, truncate, make, remove, link and rename, also
 // across directories of which both are ReadWrite, and to control devices there by ioctl(2). Device nodes cannot be made.

@@ -87,6 +87,9 @@ func (s *Ruleset) allow(r pathRule) error {
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		rights |= r.dir
 	}
+	if rights == 0 {
+		return syscall.ENOTDIR
+	}
 	b := make([]byte, pathAttrSize)
 	binary.NativeEndian.PutUint64(b, rights)
 	binary.NativeEndian.PutUint32(b[8:], uint32(fd))
