@@ -1,0 +1,296 @@
+//go:build linux
+
+package firewall
+
+import (
+	"net"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+)
+
+// Host says how the firewall of a network namespace is kept.
+type Host struct {
+	// Dir is the directory for locks. Only the caller's user may be able to write to it, and whatever cleans up old files must leave it alone. "": /run/caisson/firewall.
+	Dir string
+
+	// Forward turns forwarding on (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding) when rules need it. That makes the host a router between all its
+	// interfaces; what it may route beyond sandboxes is for its administrator's own rules to say. It is not turned off again. False: where it is off, rules that need it are a
+	// [*SysctlError].
+	Forward bool
+}
+
+// Firewall is the part of a network namespace's packet filter that this package keeps. Its methods may be called by several goroutines, on whatever thread: they act
+// in the namespace in which it was opened.
+type Firewall struct {
+	host  Host
+	space *space
+	dir   *lockDir
+	sys   sysctls
+	conn  *nftables.Conn
+	tables
+	sets      map[setID]*nftables.Set
+	setNumber uint32 // of the last set of one rule
+
+	mu   sync.Mutex
+	step func(string) // called before each step that changes something; for tests
+}
+
+// Held is what one owner has in a firewall. It is there until Remove, or until the process has ended and the next one opens the firewall.
+type Held struct {
+	f     *Firewall
+	id    string
+	lock  *os.File
+	rules Rules
+	state state
+}
+
+// Open opens the firewall of the calling thread's network namespace, and removes the rules of owners that have died.
+func (h Host) Open() (*Firewall, error) {
+	if h.Dir == "" {
+		h.Dir = "/run/caisson/firewall"
+	}
+	f := &Firewall{host: h, tables: newTables(), step: func(string) {}}
+	f.sets = f.tables.sets()
+	if err := f.open(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	_, err := f.Sweep()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (f *Firewall) open() (err error) {
+	if f.space, err = here(); err != nil {
+		return failed(err, "open the network namespace")
+	}
+	if f.dir, err = openLockDir(f.host.Dir, f.space.name()); err != nil {
+		return err
+	}
+	if f.sys, err = openSysctls(); err != nil {
+		return failed(err, "open /proc")
+	}
+	return f.dial()
+}
+
+// dial makes the connection to the kernel. The buffers hold a range of all ports.
+func (f *Firewall) dial() (err error) {
+	f.conn, err = nftables.New(nftables.AsLasting(), nftables.WithSockOptions(bufferSize))
+	if err != nil {
+		return refused("", err)
+	}
+	return nil
+}
+
+// Close gives up the firewall. Rules that are held stay, and so do their locks: they can still be removed by the next one that opens it when this process
+// has ended.
+func (f *Firewall) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.conn != nil {
+		f.conn.CloseLasting()
+	}
+	if f.sys.proc != nil {
+		f.sys.Close()
+	}
+	f.dir.close()
+	f.space.close()
+	return nil
+}
+
+// do runs a change: in the namespace, alone among threads and among processes.
+func (f *Firewall) do(change func() error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.space.inside(func() error {
+		unlock, err := f.dir.lock()
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		return change()
+	})
+}
+
+// Add puts rules into the firewall, all or none of them. The id is the owner's: 1 to 64 letters, digits, and - _ . inside.
+func (f *Firewall) Add(id string, r Rules) (*Held, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	held := &Held{f: f, id: id}
+	err := f.do(func() error { return held.add(r) })
+	if err != nil {
+		return nil, err
+	}
+	return held, nil
+}
+
+func (h *Held) add(r Rules) (err error) {
+	h.f.step("take the id")
+	var left bool
+	if h.lock, left, err = h.f.dir.take(h.id); err != nil {
+		return err
+	}
+	if left {
+		if err = h.f.clean([]string{h.id}); err != nil {
+			h.f.dir.drop(h.lock, h.id)
+			return err
+		}
+	}
+	if err = h.set(r); err != nil {
+		h.f.dir.drop(h.lock, h.id)
+	}
+	return err
+}
+
+// Set replaces the rules, all of them or none. What is in both is not touched: pinned addresses, counters and connections stay. When somebody else has removed the tables
+// meanwhile (nft flush ruleset), they are made again, with these rules.
+func (h *Held) Set(r Rules) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	return h.f.do(func() error {
+		if h.lock == nil {
+			return &Error{Op: "set", Owner: h.id, Err: os.ErrClosed}
+		}
+		return h.set(r)
+	})
+}
+
+// set does what can fail first, and then changes the tables, in one transaction.
+func (h *Held) set(r Rules) error {
+	r = r.clone()
+	if err := h.f.choose(&r); err != nil {
+		return err
+	}
+	if err := h.f.free(r, h.rules); err != nil {
+		return err
+	}
+	v4, v6 := r.needsForwarding()
+	h.f.step("forwarding")
+	if err := h.f.sys.forwarding(v4, v6, h.f.host.Forward); err != nil {
+		return err
+	}
+	macs, err := r.bridgeMACs()
+	if err != nil {
+		return err
+	}
+	next := lower(h.id, r, macs)
+	if err := h.f.poolConflict(h.id, r.Pools); err != nil {
+		return err
+	}
+	if err := h.f.replace(h.id, h.state, next); err != nil {
+		return err
+	}
+	if err := h.f.allowLocalnet(next.local); err != nil {
+		return h.undo(next, err)
+	}
+	h.rules, h.state = r, next
+	return nil
+}
+
+// undo goes back to what was there before.
+func (h *Held) undo(next state, err error) error {
+	if back := h.f.replace(h.id, next, h.state); back != nil {
+		return &Error{Op: "undo", Owner: h.id, Err: back, Hint: "after " + err.Error()}
+	}
+	return err
+}
+
+// bridgeMACs looks up the bridges of cards whose frames are handed to the host.
+func (r Rules) bridgeMACs() (map[string]net.HardwareAddr, error) {
+	macs := map[string]net.HardwareAddr{}
+	for _, c := range r.Cards {
+		if c.Bridge == "" || macs[c.Bridge] != nil {
+			continue
+		}
+		hw, err := hardwareAddr(c.Bridge)
+		if err != nil {
+			return nil, failed(err, "find the bridge %q", c.Bridge)
+		}
+		macs[c.Bridge] = hw
+	}
+	return macs, nil
+}
+
+// hardwareAddr asks for the MAC of an interface (SIOCGIFHWADDR of netdevice(7)).
+func hardwareAddr(name string) (net.HardwareAddr, error) {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, unix.ENODEV
+	}
+	return i.HardwareAddr, nil
+}
+
+// Remove takes the rules away, and the tables with the last ones. A second Remove does nothing.
+func (h *Held) Remove() error {
+	return h.f.do(func() error {
+		if h.lock == nil {
+			return nil
+		}
+		if err := h.f.replace(h.id, h.state, state{}); err != nil {
+			return err
+		}
+		h.f.step("drop the id")
+		h.f.dir.drop(h.lock, h.id)
+		h.lock, h.state, h.rules = nil, state{}, Rules{}
+		return h.f.removeTablesIfEmpty()
+	})
+}
+
+// ID gives the owner's id.
+func (h *Held) ID() string { return h.id }
+
+// Rules gives the rules that are in force, with the ports that were chosen.
+func (h *Held) Rules() Rules {
+	h.f.mu.Lock()
+	defer h.f.mu.Unlock()
+	return h.rules.clone()
+}
+
+// File gives a copy of the descriptor whose lock keeps the rules alive, for another process (flock(2)). To be closed by the caller.
+func (h *Held) File() (*os.File, error) {
+	h.f.mu.Lock()
+	defer h.f.mu.Unlock()
+	if h.lock == nil {
+		return nil, &Error{Op: "copy the lock", Owner: h.id, Err: os.ErrClosed}
+	}
+	fd, err := unix.FcntlInt(h.lock.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, &Error{Op: "copy the lock", Owner: h.id, Err: err}
+	}
+	return os.NewFile(uintptr(fd), h.lock.Name()), nil
+}
+
+// clone copies what the caller could change.
+func (r Rules) clone() Rules {
+	r.Cards, r.Pools, r.Publish, r.Services = slices.Clone(r.Cards), slices.Clone(r.Pools), slices.Clone(r.Publish), slices.Clone(r.Services)
+	for i := range r.Cards {
+		r.Cards[i].Addrs, r.Cards[i].MAC = slices.Clone(r.Cards[i].Addrs), slices.Clone(r.Cards[i].MAC)
+	}
+	for i := range r.Services {
+		r.Services[i].Backends = slices.Clone(r.Services[i].Backends)
+	}
+	r.Policy.Resolver = slices.Clone(r.Policy.Resolver)
+	r.Policy.Egress, r.Policy.Ingress = r.Policy.Egress.clone(), r.Policy.Ingress.clone()
+	return r
+}
+
+func (d Direction) clone() Direction {
+	d.Rules = slices.Clone(d.Rules)
+	for i := range d.Rules {
+		r := &d.Rules[i]
+		r.Peers, r.Names, r.Ports = slices.Clone(r.Peers), slices.Clone(r.Names), slices.Clone(r.Ports)
+	}
+	return d
+}
