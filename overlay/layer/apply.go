@@ -155,7 +155,7 @@ func (u *unpacker) place(h *tar.Header, m *meta, dir *node, name string) error {
 	switch h.Typeflag {
 	case tar.TypeDir:
 		return u.directory(m, dir, name, key)
-	case tar.TypeReg, tar.TypeRegA, tar.TypeGNUSparse: //nolint:staticcheck // old archives have TypeRegA
+	case tar.TypeReg, tar.TypeGNUSparse:
 		return u.regular(h, m, dir, name, key)
 	case tar.TypeLink:
 		return u.link(h, dir, name, key)
@@ -181,7 +181,7 @@ func (u *unpacker) makeParent(n *node, name string) error {
 		return err
 	}
 	u.made[u.tree.key(n, name)] = struct{}{}
-	fd, err := openDir(dir, name)
+	fd, _, err := u.tree.openOwn(dir, name)
 	if err != nil {
 		return err
 	}

@@ -48,6 +48,11 @@ func (m *meta) set(fd int, st *unix.Stat_t) error {
 			return fmt.Errorf("%w %d:%d: %w", errOwner, m.uid, m.gid, err)
 		}
 	}
+	if (len(m.attrs) > 0 || m.existed) && st.Mode&0o200 == 0 { // attributes of user want the right to write
+		if err := unix.Fchmod(fd, 0o700); err != nil {
+			return err
+		}
+	}
 	if err := m.setAttrs(openFile(fd)); err != nil {
 		return err
 	}

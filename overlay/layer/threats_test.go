@@ -57,8 +57,8 @@ func hostile() map[string]struct {
 		"below a whiteout":    {[]entry{file(".wh.x/bad", "")}, layer.IsBadWhiteout},
 		"directory whiteout":  {[]entry{dir(".wh.bad")}, layer.IsBadWhiteout},
 		"unknown type":        {[]entry{kind("bad", 'Q')}, layer.IsUnknown},
-		"owner -1":            {[]entry{{tar.Header{Name: "bad", Uid: math.MaxUint32, Gid: 1}, ""}}, layer.IsBadOwner},
-		"owner too large":     {[]entry{{tar.Header{Name: "bad", Uid: 1, Gid: math.MaxUint32 + 1}, ""}}, layer.IsBadOwner},
+		"owner -1":            {[]entry{{tar.Header{Name: "bad", Uid: id(math.MaxUint32), Gid: 1}, ""}}, layer.IsBadOwner},
+		"owner too large":     {[]entry{{tar.Header{Name: "bad", Uid: 1, Gid: id(math.MaxUint32 + 1)}, ""}}, layer.IsBadOwner},
 		"overlay attribute":   {[]entry{withAttr(dir("bad"), "trusted.overlay.redirect", "/etc")}, layer.IsOverlayAttr},
 		"user's overlay":      {[]entry{withAttr(file("bad", ""), "user.overlay.metacopy", "")}, layer.IsOverlayAttr},
 		"attribute of no one": {[]entry{withAttr(file("bad", ""), "bad", "x")}, layer.IsBadAttr},
@@ -67,6 +67,8 @@ func hostile() map[string]struct {
 		"after a global":      {[]entry{global, file("../bad", "x")}, layer.IsDotDot},
 	}
 }
+
+func id(n int64) int { return int(n) }
 
 // TestThreatsLayers is the row "layers" of what has gone wrong in this field.
 func TestThreatsLayers(t *testing.T) {
@@ -238,7 +240,7 @@ func TestHugeSparse(t *testing.T) {
 	}
 	require.Less(t, time.Since(began), time.Second)
 	require.Empty(t, names(t, dst))
-	_, err := layer.Apply(ctx, dst, bytes.NewReader(sparse(64<<20)))
+	_, err := layer.Unpack{Unprivileged: !root}.Apply(ctx, dst, bytes.NewReader(sparse(64<<20)))
 	require.NoError(t, err)
 	var st unix.Stat_t
 	require.NoError(t, unix.Stat(filepath.Join(dst, "bad"), &st))

@@ -200,6 +200,30 @@ func openDir(dir int, name string) (int, error) {
 	}
 }
 
+// openOwn is openDir for an ordinary user, who may have closed a directory to himself: it is made accessible for the time being, and the mode that it had is
+// given.
+func (t *tree) openOwn(dir int, name string) (fd int, was *uint32, err error) {
+	fd, err = openDir(dir, name)
+	if err != syscall.EACCES || !t.loosen {
+		return fd, nil, err
+	}
+	place, e := unix.Openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if e != nil {
+		return -1, nil, err
+	}
+	defer unix.Close(place)
+	var st unix.Stat_t
+	if e := unix.Fstat(place, &st); e != nil {
+		return -1, nil, e
+	}
+	mode := uint32(st.Mode) & 0o7777
+	if int(st.Uid) != unix.Geteuid() || chmodPlace(place, mode|0o700) != nil {
+		return -1, nil, err
+	}
+	fd, err = openDir(dir, name)
+	return fd, &mode, err
+}
+
 func openDirByHand(dir int, name string) (int, error) {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -308,10 +332,15 @@ func (t *tree) step(n *node, name string) (*node, error) {
 	}
 	for range 3 {
 		var fd int
-		fd, err = openDir(dir, name)
+		var was *uint32
+		fd, was, err = t.openOwn(dir, name)
 		switch {
 		case err == nil:
-			return t.newNode(n, name, fd)
+			next, err := t.newNode(n, name, fd)
+			if err == nil && was != nil {
+				next.mode, next.loosened = *was, true
+			}
+			return next, err
 		case err == syscall.ENOENT && t.missing != nil:
 			err = t.missing(n, name)
 		case err == syscall.ELOOP || err == syscall.ENOTDIR:
