@@ -3,6 +3,7 @@ package overlay_test
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -78,6 +79,7 @@ func asRoot(t *testing.T) {
 // put writes files, by their name below dir.
 func put(t *testing.T, dir string, files map[string]string) string {
 	t.Helper()
+	require.NoError(t, os.MkdirAll(dir, 0o755))
 	for name, data := range files {
 		at := filepath.Join(dir, name)
 		require.NoError(t, os.MkdirAll(filepath.Dir(at), 0o755))
@@ -85,4 +87,41 @@ func put(t *testing.T, dir string, files map[string]string) string {
 	}
 	require.NoError(t, os.Chmod(dir, 0o755))
 	return dir
+}
+
+type pipe struct{ r, w *os.File }
+
+// pipes gives the standard input and output of a sandbox.
+func pipes(t *testing.T) (in, out pipe) {
+	t.Helper()
+	for _, p := range []*pipe{&in, &out} {
+		var err error
+		p.r, p.w, err = os.Pipe()
+		require.NoError(t, err)
+		t.Cleanup(func() { p.r.Close(); p.w.Close() })
+	}
+	return in, out
+}
+
+// startWaiting starts a sandbox and gives what waits for its end.
+func startWaiting(t *testing.T, in, out pipe, script string, parts ...plan.Primitive) (end func()) {
+	t.Helper()
+	cmd := &plan.Command{Candidates: []string{"/bin/sh"}, Args: []string{"sh", "-c", script}, Env: os.Environ(), Files: []*os.File{in.r, out.w, out.w}}
+	p, err := launch.Start(context.Background(), plan.Build(append([]plan.Primitive{isolated}, parts...)...), cmd, launch.Options{})
+	out.w.Close()
+	require.NoError(t, err)
+	return func() {
+		var ws unix.WaitStatus
+		_, err := unix.Wait4(p.PID, &ws, 0, nil)
+		require.NoError(t, err)
+		require.NoError(t, p.Release())
+	}
+}
+
+func firstBytes(t *testing.T, out pipe, n int) string {
+	t.Helper()
+	b := make([]byte, n)
+	_, err := io.ReadFull(out.r, b)
+	require.NoError(t, err)
+	return string(b)
 }

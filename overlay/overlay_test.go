@@ -132,6 +132,7 @@ func TestUpper(t *testing.T) {
 	upper, work := filepath.Join(state, "odd ,:\\=\n\"name"), filepath.Join(state, "wörk,:\\")
 	require.NoError(t, os.MkdirAll(upper, 0o755))
 	require.NoError(t, os.MkdirAll(work, 0o755))
+	t.Cleanup(func() { os.Chmod(work+"/work", 0o700) })
 	root := overlay.Root{Lower: []string{base}, Upper: upper, Work: work}
 	parts := append(programs(t), root, chroot.Proc{})
 	run(t, "echo one > one; rm gone; echo more >> f", parts...)

@@ -37,6 +37,7 @@ func pair(t *testing.T) (upper, work string) {
 	t.Helper()
 	dir := t.TempDir()
 	upper, work = dir+"/upper", dir+"/work"
+	t.Cleanup(func() { os.Chmod(work+"/work", 0o700) }) // which the kernel has made so that nobody can remove it
 	require.NoError(t, errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755)))
 	return upper, work
 }
