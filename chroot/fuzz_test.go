@@ -118,6 +118,13 @@ func FuzzResolve(f *testing.F) {
 		"hard/..", "/../../a/./b//c///", "a/f/.", "a/f/..", "root/root/root/abs", "", ".", "..", "a/up/abs/c/../../up/out", strings.Repeat("self/", 41), strings.Repeat("self/", 40) + "a"} {
 		f.Add(tree, name)
 	}
+	deep := ""
+	for i := range 45 { // more than are held open
+		deep += "d " + strings.Repeat("a/", i) + "a\n"
+	}
+	for _, up := range []int{1, 12, 13, 14, 44, 45, 60} {
+		f.Add(deep+"l a/a/l "+strings.Repeat("a/", 42)+"a", "a/a/l"+strings.Repeat("/..", up)+"/a/./a")
+	}
 	f.Fuzz(func(t *testing.T, tree, name string) {
 		if len(tree) > 4096 || len(name) > 5000 || strings.ContainsRune(name, 0) {
 			return

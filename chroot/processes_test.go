@@ -34,8 +34,8 @@ func TestProcessesOutside(t *testing.T) {
 		dir, err := os.Open(host)
 		require.NoError(t, err)
 		defer dir.Close()
-		attack := fmt.Sprintf(`for p in $(find / -xdev -maxdepth 1 -name proc; find / -maxdepth 6 -path '*build*' -name proc) /x/build/proc /x/build/deep/proc /proc; do
-			echo x 2>&- > $p/%d/root%s/made && echo made by $p; done; echo end`, os.Getpid(), outside)
+		attack := fmt.Sprintf(`for d in "" %[3]s/build %[3]s/build/deep /x/build /x/build/deep /mnt/build /mnt/build/deep; do
+			echo x 2>&- > $d/proc/%[1]d/root%[2]s/made && echo made by $d/proc; done; echo end`, os.Getpid(), outside, host)
 		tmp := chroot.Tmpfs{Path: "/mnt"}
 		for name, parts := range map[string][]plan.Primitive{
 			"host":                {chroot.Host{}},
