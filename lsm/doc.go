@@ -21,7 +21,8 @@
 //	}
 //
 // They are exact: a kernel that cannot enforce one of them is an error that names it. [BestEffort] is the weaker value, and says what
-// it leaves out. [Landlock.Prepare] does the work once for many starts, [Landlock.RestrictSelf] restricts the caller.
+// it leaves out. [Landlock.Prepare] does the work once for many starts, [Landlock.RestrictSelf] restricts the caller. Package
+// lsm/learn finds the rules that a program needs.
 //
 // # Labels
 //

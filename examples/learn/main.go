@@ -1,12 +1,14 @@
 //go:build linux
 
-// Command learn runs a command in a sandbox and prints the smallest profile of system calls that lets it run.
+// Command learn runs a command in a sandbox and prints the smallest profile of system calls that lets it run, or the smallest Landlock rules.
 //
 //	learn -- ls /                           # for docker run --security-opt seccomp=FILE
 //	learn -go -args -- python3 -c 'print(1)'
 //	learn -runs 5 -o ls.json -- ls -l /     # what any of five runs did
 //	learn -names -- date
 //	learn -check -- ls /                    # then runs it once more under the profile
+//	learn -files -- ls /                    # what it does with files: rules for package lsm
+//	learn -files -fold 20 -go -- python3 -c 'import json'
 //
 // The command sees the host's files, read-only, with a scratch directory on /tmp, and no network. It may do what it likes there: do not learn from
 // programs that are not trusted.
@@ -36,38 +38,62 @@ func main() {
 	}
 }
 
+// options are those of the command line.
+type options struct {
+	source, check, arguments, names, withInit bool
+	runs, fold                                int
+	out, otherwise                            string
+}
+
 func run() error {
-	arguments := flag.Bool("args", false, "tell apart what socket, ioctl, prctl and their like are called for")
-	source := flag.Bool("go", false, "print Go source")
-	names := flag.Bool("names", false, "print the names alone")
-	withInit := flag.Bool("init", false, "add what an init process needs")
-	check := flag.Bool("check", false, "run the command again under the profile")
-	runs := flag.Int("runs", 1, "how often to run the command")
-	out := flag.String("o", "", "file for the profile (default: standard output, after that of the command)")
-	otherwise := flag.String("otherwise", "errno EPERM", "what happens to other calls: errno NAME, kill process, kill thread, log")
+	var o options
+	flag.BoolVar(&o.arguments, "args", false, "tell apart what socket, ioctl, prctl and their like are called for")
+	flag.BoolVar(&o.source, "go", false, "print Go source")
+	flag.BoolVar(&o.names, "names", false, "print the names alone")
+	flag.BoolVar(&o.withInit, "init", false, "add what an init process needs")
+	flag.BoolVar(&o.check, "check", false, "run the command again under the profile")
+	flag.IntVar(&o.runs, "runs", 1, "how often to run the command")
+	flag.StringVar(&o.out, "o", "", "file for the profile (default: standard output, after that of the command)")
+	flag.StringVar(&o.otherwise, "otherwise", "errno EPERM", "what happens to other calls: errno NAME, kill process, kill thread, log")
+	files := flag.Bool("files", false, "learn which files it needs, and print rules for Landlock")
+	flag.IntVar(&o.fold, "fold", -1, "with -files: allow a directory as a whole of which more than so many files were read")
 	flag.Parse()
-	if flag.NArg() == 0 {
+	switch {
+	case flag.NArg() == 0:
 		return errors.New("no command")
+	case *files && (o.arguments || o.names || o.withInit):
+		return errors.New("-args, -names and -init are about system calls, and not for -files")
+	case *files:
+		return learnFiles(o)
 	}
-	action, err := seccomp.ParseAction(*otherwise)
+	return learnCalls(o)
+}
+
+// learned reports how a run has ended: it counts all the same.
+func (o options) learned(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "learn: the command:", err)
+	}
+}
+
+func learnCalls(o options) error {
+	action, err := seccomp.ParseAction(o.otherwise)
 	if err != nil {
 		return err
 	}
-	rec := &learn.Recorder{Arguments: *arguments}
-	for range *runs {
-		if err := command(learn.Calls{Into: rec}).Run(); err != nil {
-			fmt.Fprintln(os.Stderr, "learn: the command:", err) // it was learned all the same
-		}
+	rec := &learn.Recorder{Arguments: o.arguments}
+	for range o.runs {
+		o.learned(command(learn.Calls{Into: rec}).Run())
 	}
 	profile := rec.Profile()
-	if *withInit {
+	if o.withInit {
 		profile = profile.WithInit()
 	}
-	text, err := print(profile, action, *source, *names)
+	text, err := print(profile, action, o.source, o.names)
 	if err != nil {
 		return err
 	}
-	if err := write(*out, text); err != nil || !*check {
+	if err := write(o.out, text); err != nil || !o.check {
 		return err
 	}
 	return command(seccomp.New(profile.Policy(action))).Run()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/caisson-dev/caisson/lsm"
 	"github.com/caisson-dev/caisson/seccomp"
 )
 
@@ -47,6 +48,7 @@ func users(t *testing.T, f func(t *testing.T, learn func(args ...string) (stdout
 				if uid != os.Geteuid() {
 					c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
 				}
+				c.Stdin = strings.NewReader("first\nsecond\n")
 				var out, errs bytes.Buffer
 				c.Stdout, c.Stderr = &out, &errs
 				if err := c.Run(); err != nil {
@@ -99,4 +101,47 @@ func TestForms(t *testing.T) {
 		_, errs = learn("-names", "--", "false")
 		require.Contains(t, errs, "exit status 1")
 	})
+}
+
+// TestFiles: a command runs under the rules that were learned from it, and does what it did then, and nothing else.
+func TestFiles(t *testing.T) {
+	if lsm.LandlockABI() == 0 {
+		t.Skip("the kernel has no Landlock, or it is not enabled")
+	}
+	users(t, func(t *testing.T, learn func(args ...string) (string, string)) {
+		const does = `cat /etc/hostname /proc/self/status /etc/mtab >/dev/null; echo x >/tmp/new; mv /tmp/new /tmp/old; mkdir /tmp/d; ls /tmp; ls / >/dev/null; `
+		const only = `read run; if test $run = second; then cat /etc/passwd; cat /etc/profile; fi 2>&1; `
+		out, errs := learn("-files", "-check", "--", "sh", "-c", only+does)
+		require.Empty(t, errs)
+		for _, line := range []string{"read-only /etc/hostname", "read-only /proc", "read-write /tmp", "list /", "read-write /dev/null"} {
+			require.Contains(t, out, "\n"+line+"\n")
+		}
+		require.NotContains(t, out, "read-only /etc/passwd")
+		require.Contains(t, out, "execute /")
+		require.Equal(t, 2, strings.Count(out, "Permission denied"), out)
+		require.NotContains(t, out, "root:")
+		require.True(t, strings.HasPrefix(out, "d\nold\n") && strings.HasSuffix(out, "\nd\nold\n"), "it does what it did: %s", out)
+	})
+}
+
+// TestFileForms: Go source that stands for the same rules, wider ones, and what does not go together.
+func TestFileForms(t *testing.T) {
+	users(t, func(t *testing.T, learn func(args ...string) (string, string)) {
+		out, errs := learn("-files", "-go", "--", "true")
+		require.Empty(t, errs)
+		require.Contains(t, out, "lsm.Landlock{\n\tlsm.Execute(\n")
+		out, errs = learn("-files", "-fold", "0", "-runs", "2", "--", "cat", "/etc/hostname")
+		require.Empty(t, errs)
+		require.Contains(t, out, "read-only /etc\n")
+		require.NotContains(t, out, "/etc/hostname")
+		_, errs = learn("-files", "-args", "--", "true")
+		require.Contains(t, errs, "not for -files")
+	})
+}
+
+// TestInterpreter: the program that the kernel executes for another one.
+func TestInterpreter(t *testing.T) {
+	for text, want := range map[string]string{"#!/bin/sh\n": "/bin/sh", "#! \t/usr/bin/env python3\nx": "/usr/bin/env", "#!/a\t-x": "/a\t-x", "#!": "", "": "", "\x7fELF": "", "text": ""} {
+		require.Equal(t, want, interpreter(strings.NewReader(text)), "%q", text)
+	}
 }
