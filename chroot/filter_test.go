@@ -1,6 +1,7 @@
 package chroot_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"runtime"
@@ -56,6 +57,30 @@ func forbid(t *testing.T, number uint32, errno syscall.Errno) {
 	require.NoError(t, unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
 	require.Zero(t, e)
-	_, err := unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH})
-	require.ErrorIs(t, err, errno)
+	_, _, e = unix.Syscall(uintptr(number), ^uintptr(0), 0, 0)
+	require.Equal(t, errno, e)
+}
+
+// TestOldKernel: where a call of the mount API is not there, the start fails and says what it needs; nothing is left, and nothing is half done.
+func TestOldKernel(t *testing.T) {
+	const mark = "CAISSON_TEST_OLD"
+	calls := map[string]uint32{"open_tree": unix.SYS_OPEN_TREE, "fsopen": unix.SYS_FSOPEN, "fsconfig": unix.SYS_FSCONFIG, "fsmount": unix.SYS_FSMOUNT,
+		"move_mount": unix.SYS_MOVE_MOUNT, "mount_setattr": unix.SYS_MOUNT_SETATTR, "openat2": unix.SYS_OPENAT2}
+	if name := os.Getenv(mark); name != "" {
+		before := hostState(t)
+		forbid(t, calls[name], syscall.ENOSYS)
+		_, err := start(t, "true", chroot.Host{}, chroot.Proc{}, chroot.Tmpfs{Path: "/tmp"}, chroot.Bind{Source: "/etc", Target: "/tmp/x/y"})
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+		require.ErrorContains(t, err, name+"(")
+		require.ErrorContains(t, err, "needs Linux 5.")
+		require.Equal(t, before, hostState(t))
+		return
+	}
+	for name := range calls {
+		c := exec.Command("/proc/self/exe", "-test.v", "-test.run=^TestOldKernel$")
+		c.Env = append(os.Environ(), mark+"="+name)
+		out, err := c.CombinedOutput()
+		require.NoError(t, err, "%s: %s", name, out)
+		require.Contains(t, string(out), "--- PASS: TestOldKernel")
+	}
 }

@@ -28,6 +28,11 @@ var moveFlags = []plan.Flag{{Bits: unix.MOVE_MOUNT_F_EMPTY_PATH, Name: "MOVE_MOU
 
 var mountFlags = []plan.Flag{{Bits: unix.MS_REC, Name: "MS_REC"}, {Bits: unix.MS_PRIVATE, Name: "MS_PRIVATE"}}
 
+// call is a call that older kernels do not have.
+func call(name, since string, trap uintptr, args ...plan.Arg) plan.Op {
+	return plan.Call(name, trap, args...).Hint(syscall.ENOSYS, "needs Linux "+since+", or an outer filter of system calls hides it")
+}
+
 // CWD is AT_FDCWD.
 func CWD() plan.Arg { return plan.Number(^uint64(99), "AT_FDCWD") }
 
@@ -39,7 +44,7 @@ func Private() plan.Op {
 
 // Clone makes a detached copy of the mounts at and below path (open_tree(2)).
 func Clone(path string) plan.Op {
-	return plan.Call("open_tree", unix.SYS_OPEN_TREE, CWD(), plan.Str(path),
+	return call("open_tree", "5.2", unix.SYS_OPEN_TREE, CWD(), plan.Str(path),
 		plan.Flags(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE, treeFlags)).
 		Hint(syscall.EINVAL, "the path is not on a mount of this mount namespace").
 		Hint(syscall.ENOENT, "what is to be mounted does not exist")
@@ -61,7 +66,7 @@ func SetAttrOf(mount plan.Arg, recursive bool, set, clear uint64) plan.Op {
 		flags |= unix.AT_RECURSIVE
 	}
 	text := "{set=" + plan.FlagText(set, attrs) + ", clear=" + plan.FlagText(clear, attrs) + "}"
-	return plan.Call("mount_setattr", unix.SYS_MOUNT_SETATTR, mount, plan.Str(""), plan.Flags(flags, treeFlags),
+	return call("mount_setattr", "5.12", unix.SYS_MOUNT_SETATTR, mount, plan.Str(""), plan.Flags(flags, treeFlags),
 		plan.Bytes(text, b), plan.Int(size)).
 		Hint(syscall.EPERM, "an attribute is locked by a more privileged mount namespace")
 }
@@ -75,24 +80,24 @@ type Option struct{ Key, Value string }
 // New makes a detached mount of a fresh file system (fsopen(2), fsconfig(2), fsmount(2)) and leaves it in the slot.
 func New(p *plan.Plan, fstype string, mount plan.Slot, attr uint64, options ...Option) []plan.Op {
 	fs := p.Slot()
-	ops := []plan.Op{plan.Call("fsopen", unix.SYS_FSOPEN, plan.Str(fstype), plan.Number(unix.FSOPEN_CLOEXEC, "FSOPEN_CLOEXEC")).Save(fs).
+	ops := []plan.Op{call("fsopen", "5.2", unix.SYS_FSOPEN, plan.Str(fstype), plan.Number(unix.FSOPEN_CLOEXEC, "FSOPEN_CLOEXEC")).Save(fs).
 		Hint(syscall.ENODEV, "the kernel has no such file system")}
 	for _, o := range options {
 		ops = append(ops, set(fs, o))
 	}
 	return append(ops,
-		plan.Call("fsconfig", unix.SYS_FSCONFIG, plan.Saved(fs), plan.Number(unix.FSCONFIG_CMD_CREATE, "FSCONFIG_CMD_CREATE"),
+		call("fsconfig", "5.2", unix.SYS_FSCONFIG, plan.Saved(fs), plan.Number(unix.FSCONFIG_CMD_CREATE, "FSCONFIG_CMD_CREATE"),
 			plan.Null(), plan.Null(), plan.Int(0)),
-		plan.Call("fsmount", unix.SYS_FSMOUNT, plan.Saved(fs), plan.Number(unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"),
+		call("fsmount", "5.2", unix.SYS_FSMOUNT, plan.Saved(fs), plan.Number(unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"),
 			Attributes(attr)).Save(mount))
 }
 
 func set(fs plan.Slot, o Option) plan.Op {
 	if o.Value == "" {
-		return plan.Call("fsconfig", unix.SYS_FSCONFIG, plan.Saved(fs), plan.Number(unix.FSCONFIG_SET_FLAG, "FSCONFIG_SET_FLAG"),
+		return call("fsconfig", "5.2", unix.SYS_FSCONFIG, plan.Saved(fs), plan.Number(unix.FSCONFIG_SET_FLAG, "FSCONFIG_SET_FLAG"),
 			plan.Str(o.Key), plan.Null(), plan.Int(0))
 	}
-	return plan.Call("fsconfig", unix.SYS_FSCONFIG, plan.Saved(fs), plan.Number(unix.FSCONFIG_SET_STRING, "FSCONFIG_SET_STRING"),
+	return call("fsconfig", "5.2", unix.SYS_FSCONFIG, plan.Saved(fs), plan.Number(unix.FSCONFIG_SET_STRING, "FSCONFIG_SET_STRING"),
 		plan.Str(o.Key), plan.Str(o.Value), plan.Int(0))
 }
 
@@ -102,7 +107,7 @@ func CloneAt(dir plan.Arg, name string, flags uint64) plan.Op {
 	if name == "" {
 		flags |= unix.AT_EMPTY_PATH
 	}
-	return plan.Call("open_tree", unix.SYS_OPEN_TREE, dir, plan.Str(name),
+	return call("open_tree", "5.2", unix.SYS_OPEN_TREE, dir, plan.Str(name),
 		plan.Flags(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|flags, treeFlags)).
 		Hint(syscall.EINVAL, "the path is not on a mount of this mount namespace")
 }
@@ -123,7 +128,7 @@ func OpenPath(dir plan.Arg, name string, flags, resolve uint64) plan.Op {
 	size := int(unsafe.Sizeof(how))
 	b := slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&how)), size))
 	text := "{" + plan.FlagText(how.Flags, openFlags) + ", " + plan.FlagText(resolve, resolveFlags) + "}"
-	return plan.Call("openat2", unix.SYS_OPENAT2, dir, plan.Str(name), plan.Struct(text, b), plan.Int(size))
+	return call("openat2", "5.6", unix.SYS_OPENAT2, dir, plan.Str(name), plan.Struct(text, b), plan.Int(size))
 }
 
 var openFlags = []plan.Flag{{Bits: unix.O_PATH, Name: "O_PATH"}, {Bits: unix.O_DIRECTORY, Name: "O_DIRECTORY"},
@@ -147,7 +152,7 @@ func attachAt(mount, dir plan.Arg, name string, flags uint64) plan.Op {
 }
 
 func moveMount(mount, dir plan.Arg, name string, flags uint64) plan.Op {
-	return plan.Call("move_mount", unix.SYS_MOVE_MOUNT, mount, plan.Str(""), dir, plan.Str(name), plan.Flags(flags, moveFlags))
+	return call("move_mount", "5.2", unix.SYS_MOVE_MOUNT, mount, plan.Str(""), dir, plan.Str(name), plan.Flags(flags, moveFlags))
 }
 
 // Mkdir makes a directory in the directory behind the slot's descriptor.
