@@ -35,6 +35,7 @@ func bridgeChains() []base {
 func arrivedRules() []line {
 	rules := []line{
 		join(iifname(reg), lookup(cards), jump("check")),
+		join(iifname(reg), etherDest(after), lookup(hosts), forHost()),
 		discovery(ndNeighbourSolicit, accept()), discovery(ndNeighbourAdvert, accept()),
 		join(payload(expr.PayloadBaseLLHeader, 0, 1, reg), line{&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{1}, Xor: []byte{0}}},
 			equal(reg, []byte{1}), accept()), // multicast and broadcast, which [bridgedRules] look at
@@ -74,9 +75,20 @@ func checkRules() []line {
 // steerRules hand a frame to the host instead of its neighbour: it is routed, and comes by where policies are.
 func steerRules() []line {
 	return []line{join(iifname(reg), find(routers, reg),
-		line{&expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: reg, Base: expr.PayloadBaseLLHeader, Offset: 0, Len: 6},
-			&expr.Immediate{Register: reg, Data: []byte{unix.PACKET_HOST}},
-			&expr.Meta{Key: expr.MetaKeyPKTTYPE, SourceRegister: true, Register: reg}}, accept())}
+		line{&expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: reg, Base: expr.PayloadBaseLLHeader, Offset: 0, Len: 6}}, forHost(), accept())}
+}
+
+func etherDest(to uint32) line { return payload(expr.PayloadBaseLLHeader, 0, 6, to) }
+
+// forHost notes that the frame is for the host: else its IP stack would not take it, because the card that it came by has another MAC than the bridge.
+func forHost() line {
+	return line{&expr.Immediate{Register: reg, Data: []byte{unix.PACKET_HOST}},
+		&expr.Meta{Key: expr.MetaKeyPKTTYPE, SourceRegister: true, Register: reg}}
+}
+
+// isForHost matches frames that were noted so.
+func isForHost() line {
+	return join(line{&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: reg}}, equal(reg, []byte{unix.PACKET_HOST}))
 }
 
 // controlRules see what the bridge itself would take, such as frames of the spanning tree, which do not come by arrivedRules.
@@ -88,9 +100,12 @@ func controlRules() []line {
 	return append(rules, join(iifname(reg), lookup(cards), drop()))
 }
 
-// bridgedRules see what goes from one port of a bridge to another.
+// bridgedRules see what goes from one port of a bridge to another. Where br_netfilter is in force, which shows bridged frames to the filters of IP, a packet that was addressed to the host and is translated
+// to a neighbour's address comes by here instead of being routed: for the host once, but no longer with its MAC. It comes by the chain forwarded of family inet, too.
 func bridgedRules() []line {
 	return []line{
+		join(isForHost(), iifname(reg), etherDest(after), not(hosts), accept()),
+		join(iifname(reg), oifname(after), lookup(echo), drop()),
 		join(iifname(reg), lookup(isolated), oifname(reg), lookup(cards), drop()),
 		join(oifname(reg), lookup(isolated), iifname(reg), lookup(cards), drop()),
 		join(etherType(unix.ETH_P_ARP), accept()),

@@ -3,6 +3,7 @@
 package firewall
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -120,6 +121,9 @@ func (p Port) check(field string, r Rules) error {
 	}
 	if p.Addr.IsValid() && (p.Addr.Is4In6() || p.Addr.Zone() != "" || p.Addr.IsMulticast()) {
 		return &RuleError{field + ".Addr", p.Addr.String(), "is mapped, multicast, or has a zone"}
+	}
+	if p.Addr == netip.IPv6Loopback() {
+		return &Error{Op: "publish on ::1", Err: &reason{"the kernel takes answers to ::1 from the interface lo only", errors.ErrUnsupported}, Hint: "publish on 127.0.0.1"}
 	}
 	if p.Last != 0 && p.Last < p.Port || p.Port == 0 && p.Last != 0 || p.Port == 0 && p.To == 0 {
 		return &RuleError{field, fmt.Sprintf("%d-%d to %d", p.Port, p.Last, p.To), "is no range of ports"}

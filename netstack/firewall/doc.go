@@ -36,7 +36,7 @@
 // # What comes from outside
 //
 // A sandbox that is masqueraded is private: from outside only its published ports reach it, also for somebody on the same wire who sets a route to its
-// address. Ports published on 127.0.0.0/8 or ::1 cannot be reached from outside either. The host itself may always speak to its sandboxes.
+// address. Ports published on 127.0.0.0/8 cannot be reached from outside either. The host itself may always speak to its sandboxes.
 //
 // # Names
 //

@@ -3,7 +3,7 @@
 package firewall
 
 import (
-	"net"
+	"errors"
 	"os"
 	"slices"
 	"sync"
@@ -192,7 +192,7 @@ func (h *Held) set(r Rules) error {
 	if err := h.f.replace(h.id, h.state, next); err != nil {
 		return err
 	}
-	if err := h.f.allowLocalnet(next.local); err != nil {
+	if err := errors.Join(h.f.allowLocalnet(next.local), r.allowHairpin()); err != nil {
 		return h.undo(next, err)
 	}
 	h.rules, h.state = r, next
@@ -205,31 +205,6 @@ func (h *Held) undo(next state, err error) error {
 		return &Error{Op: "undo", Owner: h.id, Err: back, Hint: "after " + err.Error()}
 	}
 	return err
-}
-
-// bridgeMACs looks up the bridges of cards whose frames are handed to the host.
-func (r Rules) bridgeMACs() (map[string]net.HardwareAddr, error) {
-	macs := map[string]net.HardwareAddr{}
-	for _, c := range r.Cards {
-		if c.Bridge == "" || macs[c.Bridge] != nil {
-			continue
-		}
-		hw, err := hardwareAddr(c.Bridge)
-		if err != nil {
-			return nil, failed(err, "find the bridge %q", c.Bridge)
-		}
-		macs[c.Bridge] = hw
-	}
-	return macs, nil
-}
-
-// hardwareAddr asks for the MAC of an interface (SIOCGIFHWADDR of netdevice(7)).
-func hardwareAddr(name string) (net.HardwareAddr, error) {
-	i, err := net.InterfaceByName(name)
-	if err != nil {
-		return nil, unix.ENODEV
-	}
-	return i.HardwareAddr, nil
 }
 
 // Remove takes the rules away, and the tables with the last ones. A second Remove does nothing.

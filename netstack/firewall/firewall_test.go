@@ -4,6 +4,7 @@ package firewall_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -21,13 +22,16 @@ func TestPublish(t *testing.T) {
 		w.outside.reaches("web 192.0.2.2", network, "192.0.2.1:8080")
 		w.outside.reaches("web 2001:db8::2", network, "[2001:db8::1]:8080")
 		w.host.reaches("web 10.88.0.1", network, "127.0.0.1:8080")
-		w.host.reaches("web fd88::1", network, "[::1]:8080")
+		w.host.reaches("web 2001:db8::1", network, "[2001:db8::1]:8080")
 		w.host.reaches("web 192.0.2.1", network, "192.0.2.1:8080")
 		w.db.reaches("web 10.88.0.1", network, "192.0.2.1:8080")
 		w.db.reaches("web fd88::1", network, "[2001:db8::1]:8080")
 		w.web.reaches("web 10.88.0.1", network, "192.0.2.1:8080")
 		w.web.reaches("web fd88::1", network, "[2001:db8::1]:8080")
 	}
+	began := time.Now()
+	w.host.cannot("tcp", "[::1]:8080")
+	require.Less(t, time.Since(began), patience/2, "it is refused, not lost")
 	require.NoError(t, held.Remove())
 	w.outside.cannot("tcp", "192.0.2.1:8080")
 	w.host.cannot("tcp", "127.0.0.1:8080")

@@ -120,6 +120,7 @@ func (l *lowering) card(c Card, r Rules) {
 func (l *lowering) port(c Card, r Rules) {
 	name := interfaceName(c.Name)
 	l.bridge(cards, name)
+	l.bridge(echo, slices.Concat(name, name))
 	if r.Isolated {
 		l.bridge(isolated, name)
 	}
@@ -142,6 +143,7 @@ func (l *lowering) port(c Card, r Rules) {
 func (l *lowering) bridgeMAC(c Card) {
 	if hw := l.macs[c.Bridge]; hw != nil {
 		l.bridge(routers, interfaceName(c.Name), hw...)
+		l.bridge(hosts, slices.Concat(interfaceName(c.Name), hw, []byte{0, 0}))
 	}
 }
 

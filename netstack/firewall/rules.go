@@ -61,8 +61,9 @@ const (
 	ICMPv6 Protocol = 58
 )
 
-// Port publishes one port of a sandbox, or a range, on the host: from outside, from the host itself by any of its addresses, 127.0.0.1 and ::1 among them, and from
-// sandboxes, its own included.
+// Port publishes one port of a sandbox, or a range, on the host: from outside, from the host itself by any of its addresses, 127.0.0.1 among them (route_localnet of
+// ip-sysctl.rst is set for the bridge or card, and what would come in by it is dropped), and from sandboxes, its own included. The kernel cannot translate ::1:
+// connections to it are refused, and as Addr it is errors.ErrUnsupported.
 type Port struct {
 	// Protocol is TCP, UDP or SCTP. The zero value is TCP.
 	Protocol Protocol

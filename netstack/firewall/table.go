@@ -37,6 +37,8 @@ const (
 	mac     = "mac"     // interface and MAC
 	steered = "steered" // interfaces and addresses whose packets go by way of the host
 	routers = "routers" // interface: MAC of its bridge
+	hosts   = "hosts"   // interface and MAC of its bridge
+	echo    = "echo"    // interface and the same interface: what would come back to who has sent it
 )
 
 // tables are our two tables.
@@ -92,6 +94,8 @@ func (t tables) sets() map[setID]*nftables.Set {
 	add(t.bridge, steered, types{ifname})
 	add(t.bridge, pinned, types{ifname})
 	add(t.bridge, mac, types{ifname, ether})
+	add(t.bridge, echo, types{ifname, ifname})
+	add(t.bridge, hosts, types{ifname, ether})
 	add(t.bridge, routers, types{ifname}, ether)
 	return all
 }
@@ -142,11 +146,14 @@ func rawRules() (rules []line) {
 	return rules
 }
 
-// translateRules change destinations. What comes from outside with a loopback address does so in order to reach what is published for the host alone.
+// translateRules change destinations. What comes from outside with a loopback address does so in order to reach what is published for the host alone. ::1 is
+// left alone altogether: the kernel takes answers to it from the interface lo only, so that a translated connection would wait for ever instead of being refused.
 func translateRules(outside bool) (rules []line) {
 	for _, f := range families() {
-		if outside {
+		if outside || f.proto == unix.NFPROTO_IPV6 {
 			rules = append(rules, join(f.is(), f.in(f.dest, f.loopback), accept()))
+		}
+		if outside {
 			for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
 				rules = append(rules, join(f.is(), l4proto(reg), equal(reg, []byte{p}), dport(reg), equal(reg, big16(53)), f.saddr(reg), find(resolve+f.suffix, reg), f.dnat(reg)))
 			}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -169,7 +170,27 @@ func newWorld(t testing.TB) *world {
 	})
 	w.host.addr("caisson0", "10.88.0.1/24", "fd88::1/64")
 	w.web, w.db = w.sandbox("web", 2), w.sandbox("db", 3)
+	w.host.ready("uplink")
+	w.host.ready("caisson0")
+	w.outside.ready("eth0")
 	return w
+}
+
+// ready waits until the kernel has taken up IPv6 on an interface: it does so some time after the carrier is there, and gives it a link-local address then.
+func (s space) ready(link string) {
+	s.t.Helper()
+	s.in(func() {
+		l, err := netlink.LinkByName(link)
+		require.NoError(s.t, err)
+		for range 2000 {
+			list, _ := netlink.AddrList(l, netlink.FAMILY_V6) // an interrupted dump is asked for again
+			if slices.ContainsFunc(list, func(a netlink.Addr) bool { return a.IP.IsLinkLocalUnicast() && a.Flags&unix.IFA_F_TENTATIVE == 0 }) {
+				return
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		s.t.Fatalf("%s of %s has no IPv6 after ten seconds", link, s.name)
+	})
 }
 
 // sandbox puts one more on the bridge.
@@ -185,6 +206,7 @@ func (w *world) sandbox(name string, n int) space {
 	})
 	s.addr("eth0", fmt.Sprintf("10.88.0.%d/24", n), fmt.Sprintf("fd88::%x/64", n))
 	s.gateway("10.88.0.1", "fd88::1")
+	s.ready("eth0")
 	return s
 }
 

@@ -1,0 +1,64 @@
+//go:build linux
+
+package firewall
+
+import (
+	"errors"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// bridgeMACs looks up the bridges of cards.
+func (r Rules) bridgeMACs() (map[string]net.HardwareAddr, error) {
+	macs := map[string]net.HardwareAddr{}
+	for _, c := range r.Cards {
+		if c.Bridge == "" || macs[c.Bridge] != nil {
+			continue
+		}
+		l, err := device(c.Bridge)
+		if err != nil {
+			return nil, err
+		}
+		macs[c.Bridge] = l.Attrs().HardwareAddr
+	}
+	return macs, nil
+}
+
+// device finds an interface of the calling thread's namespace.
+func device(name string) (netlink.Link, error) {
+	l, err := netlink.LinkByName(name)
+	if _, missing := err.(netlink.LinkNotFoundError); missing {
+		err = unix.ENODEV
+	}
+	if err != nil {
+		return nil, &Error{Op: "find the interface " + name, Err: err}
+	}
+	return l, nil
+}
+
+// allowHairpin lets a bridge send a packet back to the port by which it came, as it does with what a sandbox sends to its own published port where br_netfilter is in force. Nothing else
+// comes back: see the set echo.
+func (r Rules) allowHairpin() error {
+	if len(r.Publish) == 0 {
+		return nil
+	}
+	for _, c := range r.Cards {
+		if c.Bridge == "" {
+			continue
+		}
+		l, err := device(c.Name)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetHairpin(l, true); err != nil {
+			hint := ""
+			if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
+				hint = "is it a port of " + c.Bridge + "?"
+			}
+			return &Error{Op: "set hairpin mode of " + c.Name, Err: err, Hint: hint}
+		}
+	}
+	return nil
+}
