@@ -35,6 +35,7 @@ type device interface {
 type wire struct {
 	host   *netlink.Handle // speaks to the caller's network namespace
 	owner  *owner.Owner    // nil where nothing is made on the host's side
+	net    *os.File        // the caller's network namespace
 	target target
 
 	mu     sync.Mutex
@@ -54,6 +55,9 @@ func (w *wire) inside() (*netlink.Handle, error) {
 	return h, err
 }
 
+// home opens the host's network namespace. It is known from the start on, which has been on a thread that was there.
+func (w *wire) home() (*os.File, error) { return duplicate(w.net) }
+
 // leave closes what speaks to the sandbox's network namespace.
 func (w *wire) leave() {
 	w.mu.Lock()
@@ -69,9 +73,13 @@ func (w *wire) disconnect() {
 	w.leave()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.host != nil && !w.shared {
+	if !w.shared && w.host != nil {
 		w.host.Close()
 		w.host = nil
+	}
+	if !w.shared && w.net != nil {
+		w.net.Close()
+		w.net = nil
 	}
 }
 
@@ -126,28 +134,29 @@ func wireOf(r *plan.Run) *wire {
 // open runs on the thread that starts the sandbox, and so in the network namespace which is the host's for it.
 func (s *session) open(r *plan.Run) (err error) {
 	w := &wire{}
-	if s.state == "" {
-		w.host, err = newHandle()
-	} else {
-		w.owner, err = owner.Enter(s.state)
-		if err == nil {
-			w.host, w.shared = w.owner.Handle, true
-			r.Set(wireKey{}, w) // what follows is undone
-			err = sweep(w.owner)
+	defer func() {
+		if err != nil {
+			err = errors.Join(failed(err, "open netlink", ""), w.close())
 		}
-	}
-	if err != nil {
-		if w.owner != nil {
-			err = errors.Join(err, w.owner.Leave())
-		}
-		return failed(err, "open netlink", "")
-	}
+	}()
 	r.Set(wireKey{}, w)
-	return nil
+	if s.state == "" {
+		if w.net, err = os.Open("/proc/thread-self/ns/net"); err != nil {
+			return err
+		}
+		w.host, err = newHandle()
+		return err
+	}
+	if w.owner, err = owner.Enter(s.state); err != nil {
+		return err
+	}
+	w.host, w.net, w.shared = w.owner.Handle, w.owner.Net, true
+	return sweep(w.owner)
 }
 
-func (s *session) close(r *plan.Run) error {
-	w := wireOf(r)
+func (s *session) close(r *plan.Run) error { return wireOf(r).close() }
+
+func (w *wire) close() error {
 	w.disconnect()
 	if w.owner != nil {
 		return w.owner.Leave()

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -157,6 +159,7 @@ type port struct {
 	lease *ipam.Lease
 	index int    // of the bridge
 	mtu   int    // of the bridge
+	live  bool   // the bridge has had working ports before
 	cable string // the host's end, once it may be there
 }
 
@@ -165,7 +168,7 @@ func (t *port) prepare(w *wire) (err error) {
 	if err != nil {
 		return err
 	}
-	t.index, t.mtu = link.Attrs().Index, link.Attrs().MTU
+	t.index, t.mtu, t.live = link.Attrs().Index, link.Attrs().MTU, link.Attrs().OperState == netlink.OperUp
 	if t.lease != nil || len(t.Subnets) == 0 {
 		return nil
 	}
@@ -198,7 +201,18 @@ func (t *port) plug(w *wire) error {
 	if err != nil {
 		return err
 	}
-	return t.Card.configure(in, t.addresses())
+	if err := t.Card.configure(in, t.addresses()); err != nil {
+		return err
+	}
+	if err := settle(w.host, link.Attrs().Index, t.cable, patience); err != nil || t.live {
+		return err
+	}
+	// A bridge that looks for loops works later, and there is no hurry for the others: the sandbox does not need the host to speak to its neighbours.
+	err = settle(w.host, t.index, t.Name, 20*time.Millisecond)
+	if errors.Is(err, syscall.ETIMEDOUT) {
+		return nil
+	}
+	return err
 }
 
 // join makes the cable a working port of the bridge.

@@ -81,11 +81,13 @@ func (c *cable) plug(w *wire) error {
 	if err := owner.In(w.owner.Net, func() error { return deaf(c.made) }); err != nil {
 		return err
 	}
-	// The sandbox's end first: routes of the host need the other end's carrier.
+	if err := c.end.configure(w.host, addresses{}); err != nil {
+		return err
+	}
 	if err := c.Card.configure(in, addresses{}); err != nil {
 		return err
 	}
-	return c.end.configure(w.host, addresses{})
+	return settle(w.host, link.Attrs().Index, c.made, patience)
 }
 
 func (c *cable) unplug(w *wire) (err error) {

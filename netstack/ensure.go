@@ -282,7 +282,10 @@ func (b Bridge) addAddresses(o *owner.Owner, link netlink.Link) error {
 	if err := o.Handle.LinkSetUp(link); err != nil {
 		return failed(err, "set up", b.Name)
 	}
-	return addAddresses(o.Handle, link, missing)
+	if err := addAddresses(o.Handle, link, missing); err != nil {
+		return err
+	}
+	return target{ns: o.Net}.with(func(h *netlink.Handle) error { return reachable(h, missing) })
 }
 
 // unused refuses subnets in which the host has an address already: what is sent there would go astray.

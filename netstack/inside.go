@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -85,7 +86,6 @@ func newHandle() (*netlink.Handle, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket(AF_NETLINK)", err)
 	}
-	h.SetStrictCheck(true) // dumps of one device only, where the kernel can (Linux 4.20)
 	return h, nil
 }
 
@@ -131,7 +131,7 @@ func (c Card) configure(h *netlink.Handle, more addresses) error {
 			return err
 		}
 	}
-	return nil
+	return reachable(h, own)
 }
 
 func hasIPv6(all []netip.Prefix) bool {
@@ -249,6 +249,55 @@ func find(h *netlink.Handle, name string) (netlink.Link, error) {
 	}
 	return link, nil
 }
+
+// settle waits until a device works on which the other end of its cable has just been set up: the kernel notices that somewhat later, and until then drops what is to be sent. It
+// then seems to take a second to find a neighbour. Since Linux 6.8 the kernel does the work as it is asked.
+func settle(h *netlink.Handle, index int, name string, most time.Duration) error {
+	return until(most, "wait for "+name, func() (bool, error) {
+		link, err := retried(func() (netlink.Link, error) { return h.LinkByIndex(index) })
+		return err == nil && link.Attrs().OperState == netlink.OperUp, err
+	})
+}
+
+// reachable waits until the kernel listens to who looks for the address. It does not look for duplicates, but joins the group of the address's neighbours in the background all the same; the
+// local route comes last.
+func reachable(h *netlink.Handle, all []netip.Prefix) error {
+	for _, a := range all {
+		if !a.Addr().Is6() || a.Addr().IsLinkLocalUnicast() {
+			continue
+		}
+		err := until(patience, "wait for "+a.String(), func() (bool, error) {
+			routes, err := h.RouteGet(a.Addr().AsSlice())
+			if err == syscall.ENETUNREACH || err == syscall.EHOSTUNREACH {
+				err = nil
+			}
+			return len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL, err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// until asks again and again, at longer and longer intervals.
+func until(most time.Duration, what string, done func() (bool, error)) error {
+	pause := 20 * time.Microsecond
+	for begin := time.Now(); ; pause = min(2*pause, 5*time.Millisecond) {
+		ok, err := done()
+		switch {
+		case err != nil:
+			return failed(err, what, "")
+		case ok:
+			return nil
+		case time.Since(begin) > most:
+			return failed(syscall.ETIMEDOUT, what, "")
+		}
+		time.Sleep(pause)
+	}
+}
+
+const patience = 5 * time.Second
 
 // retried asks again while the answer may be incomplete because something has changed meanwhile. On a host where devices come and go all the time the last answer is an error.
 func retried[T any](dump func() (T, error)) (v T, err error) {

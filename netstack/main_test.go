@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -382,3 +383,7 @@ func finish(p *launch.Process) error {
 		}
 	}
 }
+
+func lockThread() { runtime.LockOSThread() }
+
+func itoa(n int) string { return strconv.Itoa(n) }

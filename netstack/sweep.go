@@ -4,6 +4,7 @@ package netstack
 
 import (
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"net"
@@ -89,6 +90,9 @@ func freshMAC() net.HardwareAddr {
 	mac[0] = mac[0]&^1 | 2
 	return mac
 }
+
+// freshName is a name for a device for a moment.
+func freshName() string { return "tmp" + hex.EncodeToString(freshMAC()) }
 
 // prefixOf turns an address of package net into one of netip; the zero value when it is none.
 func prefixOf(n *net.IPNet) netip.Prefix {

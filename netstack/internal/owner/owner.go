@@ -94,7 +94,6 @@ func enter(k key, ns *os.File) (*Owner, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket(AF_NETLINK)", err)
 	}
-	h.SetStrictCheck(true) // dumps of one device only: since Linux 4.20
 	o := &Owner{key: k, Handle: h, Net: ns, users: 1, Dir: filepath.Join(k.state, netName(k))}
 	if err := o.makeLock(); err != nil {
 		h.Close()

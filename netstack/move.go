@@ -1,0 +1,197 @@
+//go:build linux
+
+package netstack
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/plan"
+)
+
+// Move gives the sandbox a device of the host's, a physical card for example, which the host has not meanwhile. At the end the host has it back with its name, hardware address, MTU and addresses, and up if it was; routes that
+// went over it are not put back.
+//
+// Where the host process is killed, the kernel gives a physical device back when the last process of the sandbox has ended, under the name that it has inside; a virtual one (veth, macvlan) ends with the network it is in. The device
+// is the sandbox's own: a sandbox with CAP_NET_ADMIN over its network can also move it on. A device of a bridge or a bond leaves that for good.
+//
+// Needs CAP_NET_ADMIN over the host's network and CAP_SYS_ADMIN.
+type Move struct {
+	Device string // of the host's
+	Card   Card   // Name "" keeps the device's name
+}
+
+// Apply asks for the device.
+func (m Move) Apply(p *plan.Plan) error {
+	m.Card.Name = cmp.Or(m.Card.Name, m.Device)
+	if err := errors.Join(checkName("Device", m.Device), m.Card.check()); err != nil {
+		return err
+	}
+	if _, err := sessionOf(p); err != nil {
+		return err
+	}
+	var err error
+	if m.Card, err = m.Card.claim(p); err != nil {
+		return err
+	}
+	attach(p, fmt.Sprintf("device %q", m.Device), fmt.Sprintf("move the host's %q, %q inside", m.Device, m.Card.Name), func() device { return &guest{Move: m} })
+	return nil
+}
+
+// guest is a device that is away.
+type guest struct {
+	Move
+	link   netlink.Link // as it was
+	before netlink.LinkAttrs
+	had    []netip.Prefix
+
+	home *os.File        // the host's network
+	in   *netlink.Handle // speaks to the sandbox's, and keeps it alive until the device is back
+}
+
+func (g *guest) prepare(w *wire) error {
+	link, err := find(w.host, g.Device)
+	if err != nil {
+		return err
+	}
+	g.link, g.before = link, *link.Attrs()
+	g.had, err = addressesOf(w.host, link)
+	return err
+}
+
+func (g *guest) plug(w *wire) (err error) {
+	if g.home, err = w.home(); err != nil {
+		return err
+	}
+	if g.in, err = w.target.open(); err != nil {
+		return err
+	}
+	if err := w.target.take(w.host, g.link); err != nil {
+		return failed(err, "move into the sandbox", g.Device)
+	}
+	if err := g.dress(g.in, g.Device, g.Card); err != nil {
+		return err
+	}
+	return g.Card.configure(g.in, addresses{})
+}
+
+// take moves a device into the namespace.
+func (t target) take(h *netlink.Handle, link netlink.Link) error {
+	if t.ns != nil {
+		return h.LinkSetNsFd(link, int(t.ns.Fd()))
+	}
+	return h.LinkSetNsPid(link, t.pid)
+}
+
+// dress gives the device, which is down, the card's name, address and MTU.
+func (g *guest) dress(h *netlink.Handle, name string, c Card) error {
+	link, err := find(h, name)
+	if err != nil {
+		return err
+	}
+	if c.Name != name {
+		if err := h.LinkSetName(link, c.Name); err != nil {
+			return failed(err, fmt.Sprintf("name %q", c.Name), name)
+		}
+	}
+	if c.MAC != nil && c.MAC.String() != link.Attrs().HardwareAddr.String() {
+		if err := h.LinkSetHardwareAddr(link, c.MAC); err != nil {
+			return failed(err, "set address "+c.MAC.String()+" of", c.Name)
+		}
+	}
+	if c.MTU != 0 && c.MTU != link.Attrs().MTU {
+		return failed(h.LinkSetMTU(link, c.MTU), fmt.Sprintf("set mtu %d of", c.MTU), c.Name)
+	}
+	return nil
+}
+
+// unplug brings the device back. The sandbox may have named it anew, so it is found by its number, which it keeps where it can; or else by its name.
+func (g *guest) unplug(w *wire) (err error) {
+	if g.in == nil {
+		return g.closeHome()
+	}
+	defer func() {
+		g.in.Close()
+		g.in = nil
+		err = errors.Join(err, g.closeHome())
+	}()
+	link, err := g.away()
+	if link == nil {
+		return err
+	}
+	if err := g.in.LinkSetDown(link); err != nil {
+		return failed(err, "set down", link.Attrs().Name)
+	}
+	transit := freshName() // the host may have another device of that name by now
+	if err := g.in.LinkSetName(link, transit); err != nil {
+		return failed(err, fmt.Sprintf("name %q", transit), link.Attrs().Name)
+	}
+	if err := g.in.LinkSetNsFd(link, int(g.home.Fd())); err != nil {
+		return failed(err, "move back to the host", g.Device)
+	}
+	return target{ns: g.home}.with(func(h *netlink.Handle) error { return g.restore(h, transit) })
+}
+
+// restore makes the device what it was.
+func (g *guest) restore(h *netlink.Handle, transit string) error {
+	if err := g.dress(h, transit, Card{Name: g.Device, MAC: g.before.HardwareAddr, MTU: g.before.MTU}); err != nil {
+		return err
+	}
+	link, err := find(h, g.Device)
+	if err != nil {
+		return err
+	}
+	const byHardware = 0 // IN6_ADDR_GEN_MODE_EUI64, the kernel's default
+	h.LinkSetIP6AddrGenMode(link, byHardware)
+	if g.before.RawFlags&unix.IFF_UP != 0 {
+		if err := h.LinkSetUp(link); err != nil {
+			return failed(err, "set up", g.Device)
+		}
+	}
+	for _, a := range g.had {
+		if err := addAddress(h, link, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// away finds the device in the sandbox; nil: it is not there any more, or never was.
+func (g *guest) away() (netlink.Link, error) {
+	all, err := retried(g.in.LinkList)
+	if err != nil {
+		return nil, failed(err, "list the sandbox's devices", "")
+	}
+	for _, l := range all {
+		a := l.Attrs()
+		if a.Index == g.before.Index && l.Type() == g.link.Type() || a.Name == g.Card.Name && l.Type() == g.link.Type() {
+			return l, nil
+		}
+	}
+	return nil, nil
+}
+
+// with calls f with a handle that speaks to the namespace.
+func (t target) with(f func(*netlink.Handle) error) error {
+	h, err := t.open()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return f(h)
+}
+
+func (g *guest) closeHome() error {
+	if g.home == nil {
+		return nil
+	}
+	err := g.home.Close()
+	g.home = nil
+	return err
+}
