@@ -4,6 +4,7 @@
 //
 //	go run ./chroot                # as root; some seconds
 //	go run ./chroot -rounds 400 -program /bin/true
+//	go run ./chroot -mounts 500    # on a host with so many further mounts
 //	go run ./chroot -plan          # the calls
 package main
 
@@ -11,6 +12,7 @@ import (
 	"bufio"
 	"context"
 	_ "embed"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -21,6 +23,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -84,16 +87,43 @@ func main() {
 	rounds := flag.Int("rounds", 100, "turns of each row")
 	burst := flag.Int("burst", 5, "starts in a turn")
 	program := flag.String("program", "", "what is started (default a tiny static program)")
+	mounts := flag.Int("mounts", 0, "further mounts of the host, in a mount namespace of the benchmark's own")
 	show := flag.Bool("plan", false, "measure nothing: print the plan")
 	flag.Parse()
 	if *show {
 		fmt.Print(view(chroot.Cgroupfs{}).Plan())
 		return
 	}
-	if err := measure(*rounds, *burst, *program); err != nil {
+	err := withMounts(*mounts, func() error { return measure(*rounds, *burst, *program) })
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "chroot:", err)
 		os.Exit(1)
 	}
+}
+
+// withMounts calls f in a process with a mount namespace of its own, in which there are n further mounts.
+func withMounts(n int, f func() error) error {
+	const mark = "CAISSON_BENCH_MOUNTS"
+	if n == 0 {
+		return f()
+	}
+	if os.Getenv(mark) == "" {
+		c := exec.Command("/proc/self/exe", os.Args[1:]...)
+		c.Env = append(os.Environ(), mark+"=1")
+		c.Stdout, c.Stderr = os.Stdout, os.Stderr
+		c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		return c.Run()
+	}
+	if err := unix.Mount("tmpfs", "/mnt", "tmpfs", 0, ""); err != nil {
+		return err
+	}
+	for i := range n {
+		dir := fmt.Sprintf("/mnt/%d", i)
+		if err := errors.Join(os.Mkdir(dir, 0o755), unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4k")); err != nil {
+			return err
+		}
+	}
+	return f()
 }
 
 func measure(rounds, burst int, program string) error {
