@@ -5,14 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -160,6 +165,7 @@ func TestHelper(t *testing.T) {
 var roles = map[string]func(args []string){
 	"errno": errnos,
 	"self":  restrictedSelf,
+	"tsync": atOnce,
 	"ports": ports,
 	"multipath": func([]string) {
 		fmt.Printf("tcp %s, mptcp %s\n", name(listen("127.0.0.1:0", false)), name(listen("127.0.0.1:0", true)))
@@ -478,6 +484,69 @@ func restrictedSelf(args []string) {
 	for range 20 {
 		fmt.Println(<-done)
 	}
+}
+
+// TestAllThreadsAtOnce: the way of Linux 7.0. A kernel that is older refuses it, and then no thread is restricted, nor has lost the right to gain privileges.
+func TestAllThreadsAtOnce(t *testing.T) {
+	needABI(t, 1)
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := helper(self, "tsync", tree(t))
+	out, err := exec.Command(cmd.Candidates[0], cmd.Args[1:]...).CombinedOutput()
+	require.NoError(t, err, string(out))
+	want := "EINVAL: no ok, no_new_privs on 0 of all\n"
+	if lsm.LandlockABI() >= 8 {
+		want = "ok: no EACCES, no_new_privs on all of all\n"
+	}
+	require.Equal(t, want, string(out))
+}
+
+// atOnce has some threads, and looks at each.
+func atOnce(args []string) {
+	var ready, all sync.WaitGroup
+	begin, no := make(chan struct{}), make(chan error, 8)
+	for range cap(no) {
+		ready.Add(1)
+		all.Go(func() {
+			runtime.LockOSThread()
+			ready.Done()
+			<-begin
+			_, err := os.ReadFile(args[0] + "/no/f")
+			no <- err
+		})
+	}
+	ready.Wait()
+	err := lsm.AllThreads(rules(lsm.ReadOnly(args[0]+"/ro", "/proc")), 8)
+	close(begin)
+	seen := map[string]bool{}
+	for range cap(no) {
+		seen[name(<-no)] = true
+	}
+	all.Wait()
+	fmt.Printf("%s: no %s, no_new_privs on %s of all\n", name(err), strings.Join(slices.Collect(maps.Keys(seen)), " and "), withoutNew())
+}
+
+// withoutNew counts the threads with no_new_privs, after a thread that is to end has had time for it. The first thread is left out: the Go runtime does not end it, but
+// lets it sleep for ever.
+func withoutNew() string {
+	n, of := 0, 0
+	for try := 0; try < 100 && (try == 0 || n > 0 && n < of); try++ {
+		time.Sleep(time.Duration(try) * time.Millisecond)
+		n, of = 0, 0
+		tasks, _ := os.ReadDir("/proc/self/task")
+		for _, task := range tasks {
+			b, err := os.ReadFile("/proc/self/task/" + task.Name() + "/status")
+			if err != nil || task.Name() == strconv.Itoa(os.Getpid()) {
+				continue
+			}
+			of++
+			n += strings.Count(string(b), "NoNewPrivs:\t1")
+		}
+	}
+	if n == of {
+		return "all"
+	}
+	return strconv.Itoa(n)
 }
 
 // TestBestEffortHere: what is left out on this kernel is what is newer than it.

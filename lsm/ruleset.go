@@ -166,21 +166,37 @@ func restrictSelf(rules []Rule, k landlock, best bool) ([]string, error) {
 // allThreads restricts all threads. As soon as one thread has been restricted, there is no way back.
 func allThreads(fd, flags uintptr, k landlock) error {
 	if k.abi >= abiAll {
-		const tsync = 1 << 3
-		runtime.LockOSThread() // no_new_privs and the restriction have to come from one thread; the kernel gives both to all
-		defer runtime.UnlockOSThread()
-		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-			return fail(err, "prctl(PR_SET_NO_NEW_PRIVS)")
-		}
-		if _, _, e := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, flags|tsync, 0); e != 0 {
-			return fail(e, "landlock_restrict_self")
-		}
-		return nil
+		return allAtOnce(fd, flags)
 	}
 	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 {
 		return &Error{"prctl(PR_SET_NO_NEW_PRIVS)", e, "a program with cgo cannot restrict all of its threads before Linux 7.0"}
 	}
 	if _, _, e := syscall.AllThreadsSyscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, flags, 0); e != 0 {
+		return fail(e, "landlock_restrict_self")
+	}
+	return nil
+}
+
+// allAtOnce has the kernel give no_new_privs and the restriction of one thread to all. Where it refuses, that thread has no_new_privs and the others have not: it ends.
+func allAtOnce(fd, flags uintptr) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := restrictWithSiblings(fd, flags)
+		if err == nil {
+			runtime.UnlockOSThread()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+func restrictWithSiblings(fd, flags uintptr) error {
+	const tsync = 1 << 3 // LANDLOCK_RESTRICT_SELF_TSYNC
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fail(err, "prctl(PR_SET_NO_NEW_PRIVS)")
+	}
+	if _, _, e := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, flags|tsync, 0); e != 0 {
 		return fail(e, "landlock_restrict_self")
 	}
 	return nil
