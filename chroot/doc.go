@@ -34,6 +34,13 @@
 // What is put into a mount of the sandbox's own, as a mask into /proc, goes by the descriptor of that mount. Somebody who can write to the root
 // from outside may rename the directory on which it is mounted, and put another one in its place, but not get between.
 //
+// # Processes outside
+//
+// A procfs that shows a process outside shows the way out, too: /proc/PID/root, for who is the same user and has no less capabilities. In a user namespace
+// the kernel refuses it. Without one [Proc] needs a pid namespace, and each procfs that the host has mounted somewhere in what [Host], [Pivot] and [Bind]
+// show is covered by an empty directory; that is looked for when the plan is made. Who wants to see the host's processes says so:
+// Bind{Source: "/proc", Target: "/proc"}.
+//
 // # Read-only is not for root
 //
 // Attributes of mounts and masks hold against who has no CAP_SYS_ADMIN in the sandbox's mount namespace. Root inside can change and unmount them. Drop the

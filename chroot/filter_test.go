@@ -4,8 +4,10 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -83,4 +85,34 @@ func TestOldKernel(t *testing.T) {
 		require.NoError(t, err, "%s: %s", name, out)
 		require.Contains(t, string(out), "--- PASS: TestOldKernel")
 	}
+}
+
+// TestWithoutStatx: directories are told apart by less where an outer filter does not know statx(2).
+func TestWithoutStatx(t *testing.T) {
+	const mark, n = "CAISSON_TEST_STATX", 100
+	if os.Getenv(mark) == "" {
+		c := exec.Command("/proc/self/exe", "-test.v", "-test.run=^TestWithoutStatx$")
+		c.Env = append(os.Environ(), mark+"=1")
+		out, err := c.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "--- PASS: TestWithoutStatx")
+		return
+	}
+	forbid(t, unix.SYS_STATX, syscall.EPERM)
+	dir, outside := cage(t)
+	unix.Close(deepen(t, dir, n, func(int, int) {}))
+	r, err := chroot.Open(dir)
+	require.NoError(t, err)
+	defer r.Close()
+	r.ByHand()
+	for _, up := range []int{1, n - 40, n} {
+		got, err := r.Stat(strings.Repeat("d/", n) + strings.Repeat("../", up))
+		require.NoError(t, short(err))
+		want, err := os.Stat(filepath.Join(dir, strings.Repeat("d/", n-up)))
+		require.NoError(t, err)
+		require.True(t, os.SameFile(want, got), up)
+	}
+	require.NoError(t, r.RemoveAll("d"))
+	require.NoDirExists(t, filepath.Join(dir, "d"))
+	unchanged(t, outside)
 }

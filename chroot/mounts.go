@@ -83,7 +83,7 @@ func modeBits(m os.FileMode) uint32 {
 }
 
 // Proc mounts a fresh /proc (proc(5)). It shows the processes of the sandbox's pid namespace. The sandbox needs one of its own, or a user namespace:
-// through /proc/PID/root of a process outside it would get at the host's files. Who wants the host's processes all the same binds the host's /proc. /proc
+// through /proc/PID/root of a process outside it would get at the host's files. A pid namespace that is joined counts as its own. Who wants the host's processes all the same binds the host's /proc. /proc
 // of the root must be a directory: a symbolic link is refused.
 type Proc struct {
 	HidePID HidePID // which processes a user sees; zero leaves the kernel's default, all of them
