@@ -18,8 +18,8 @@ type Unpack struct {
 	// Devices says what becomes of device nodes; the zero value refuses the layer. A device 0:0 is refused in any case: it is a whiteout.
 	Devices Devices
 
-	// Unprivileged is for an ordinary user: the caller owns all files, set-user-ID and set-group-ID bits of files are dropped, devices are skipped where they
-	// would have been made, and so are attributes of security and trusted. What is left out is counted in Totals.Skipped.
+	// Unprivileged is for an ordinary user: the caller owns all files, set-user-ID and set-group-ID bits of files are dropped, and devices and attributes of security and trusted are
+	// skipped, whatever Devices says. What is left out is counted in Totals.Skipped.
 	Unprivileged bool
 
 	Limits Limits
@@ -82,7 +82,7 @@ func (u Unpack) Apply(ctx context.Context, dst string, layer io.Reader) (Totals,
 	if u.Form > AUFS || u.Devices > MakeDevices {
 		return Totals{}, fail("apply", "", errBadValue)
 	}
-	if u.Unprivileged && u.Devices == MakeDevices {
+	if u.Unprivileged {
 		u.Devices = SkipDevices
 	}
 	u.Limits = u.Limits.orDefault()
