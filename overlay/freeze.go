@@ -7,13 +7,11 @@ import (
 	"errors"
 	"os"
 	"path"
-	"strconv"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/caisson-dev/caisson/internal/deep"
 	"github.com/caisson-dev/caisson/overlay/internal/copytree"
 )
 
@@ -33,11 +31,11 @@ func Freeze(upper, layer string) error {
 		return err
 	}
 	if err := fill(src, part); err != nil {
-		removeAll(part)
+		copytree.RemoveAll(part)
 		return &Error{Op: "freeze", Path: upper, Err: err}
 	}
 	if err := rename(part, layer); err != nil {
-		removeAll(part)
+		copytree.RemoveAll(part)
 		return err
 	}
 	return syncDir(path.Dir(layer))
@@ -154,56 +152,9 @@ func syncDir(name string) error {
 	return nil
 }
 
-func removeAll(name string) error {
-	if err := emptyDir(name); err != nil {
-		return err
-	}
-	return unix.Rmdir(name)
-}
-
-// emptyDir removes all that is in a directory, however deep; no link is followed.
 func emptyDir(name string) error {
-	f, err := openPlain(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := remover().Walk(int(f.Fd())); err != nil {
+	if err := copytree.Empty(name); err != nil {
 		return &Error{Op: "empty", Path: name, Err: err}
 	}
 	return nil
-}
-
-// remover removes on its way back. The kernel makes a directory in the work directory that nobody may read; an ordinary user makes it readable
-// first.
-func remover() *deep.Tree {
-	return &deep.Tree{
-		Names: func(dir int) ([]string, error) {
-			fd, err := unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-			if err == syscall.EACCES && unix.Chmod("/proc/self/fd/"+strconv.Itoa(dir), 0o700) == nil {
-				fd, err = unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-			}
-			if err != nil {
-				return nil, err
-			}
-			f := os.NewFile(uintptr(fd), ".")
-			defer f.Close()
-			return f.Readdirnames(-1)
-		},
-		Open: func(dir int, name string) (int, error) {
-			return unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		},
-		Before: func(fd int, _ deep.Path) (bool, error) {
-			var st unix.Stat_t
-			err := unix.Fstat(fd, &st)
-			return st.Mode&unix.S_IFMT == unix.S_IFDIR, err
-		},
-		After: func(dir int, name string) error {
-			err := unix.Unlinkat(dir, name, 0)
-			if err == syscall.EISDIR || err == syscall.EPERM {
-				err = unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
-			}
-			return err
-		},
-	}
 }

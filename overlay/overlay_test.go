@@ -370,7 +370,7 @@ func TestGolden(t *testing.T) {
 	full := overlay.Root{Lower: []string{"/no/a", "/no/b,:\\\n"}, Upper: "/no/u", Work: "/no/w", MetaCopy: overlay.On, RedirectDir: overlay.On, Index: overlay.On,
 		XIno: overlay.Auto, UUID: overlay.On, Volatile: true, NoSUID: true}
 	for name, p := range map[string]*plan.Plan{
-		"root":     plan.Build(overlay.Root{Lower: []string{"/no/a", "/no/b", "/no/c"}, Size: 64 << 20}, chroot.Proc{}),
+		"root":     plan.Build(overlay.Root{Lower: []string{"/no/a", "/no/b", "/no/c"}, Size: 64 << 20}),
 		"user":     plan.Build(user, overlay.Root{Lower: []string{"/no/a"}, ReadOnly: true}),
 		"full":     plan.Build(full),
 		"data":     plan.Build(overlay.Root{Lower: []string{"/no/a"}, Data: []string{"/no/d"}, MetaCopy: overlay.On}),

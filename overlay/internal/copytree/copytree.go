@@ -71,16 +71,6 @@ func (c *Copy) Run(src, dst *os.File) error {
 // Shared reports whether no data had to be copied.
 func (c *Copy) Shared() bool { return c.copied == 0 }
 
-func names(dir int) ([]string, error) {
-	fd, err := unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	f := os.NewFile(uintptr(fd), ".")
-	defer f.Close()
-	return f.Readdirnames(-1)
-}
-
 func (c *Copy) open(dir int, name string) (int, error) {
 	c.name = name
 	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
