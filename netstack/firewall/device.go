@@ -38,12 +38,9 @@ func device(name string) (netlink.Link, error) {
 	return l, nil
 }
 
-// allowHairpin lets a bridge send a packet back to the port by which it came, as it does with what a sandbox sends to its own published port where br_netfilter is in force. Nothing else
+// allowHairpin lets a bridge send a packet back to the port by which it came, as it does with what a sandbox sends to its own published port, or to a service that it offers, where br_netfilter is in force. Nothing else
 // comes back: see the set echo.
 func (r Rules) allowHairpin() error {
-	if len(r.Publish) == 0 {
-		return nil
-	}
 	for _, c := range r.Cards {
 		if c.Bridge == "" {
 			continue

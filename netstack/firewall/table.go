@@ -190,6 +190,10 @@ func (f family) notMulticast() line {
 // forwardRules see what the host forwards.
 func forwardRules() (rules []line) {
 	rules = append(rules, join(established(), accept()))
+	// Of bridged packets, which br_netfilter shows here, neighbour discovery is looked at by the bridge's own rules. A routed one has less than 255 hops left.
+	for _, kind := range []byte{ndNeighbourSolicit, ndNeighbourAdvert} {
+		rules = append(rules, join(isICMPv6(kind), ipv6().is(), payload(expr.PayloadBaseNetworkHeader, 7, 1, reg), equal(reg, []byte{255}), accept()))
+	}
 	for _, f := range families() {
 		in, iso := inside+f.suffix, isolated+f.suffix
 		rules = append(rules,
