@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-dev/caisson/netstack/firewall"
 	"github.com/caisson-dev/caisson/netstack/internal/owner"
 	"github.com/caisson-dev/caisson/netstack/ipam"
 	"github.com/caisson-dev/caisson/plan"
@@ -27,10 +28,10 @@ import (
 // The bridge is made when it is not there. It stays afterwards, for others: [Bridge.Delete] removes it. The sandbox's cable and addresses are gone when the sandbox has ended, and
 // where the host process is killed, with the next start on the same host.
 //
-// A bridge is no firewall. Those on it see one another, and the host, and may claim any address; package firewall has the rules against that, and for the way to other networks. The bridge itself
-// does not believe router advertisements and redirects from a sandbox (CVE-2020-13401).
+// Those on a bridge see one another, and the host. What the sandbox sends passes only with its own addresses, and it cannot speak for others by ARP or neighbour discovery; nor does the
+// host believe router advertisements and redirects from it (CVE-2020-13401, CVE-2020-10749). Beyond the bridge nothing is reached without Masquerade. See package firewall for the rules.
 //
-// Needs CAP_NET_ADMIN over the host's network and CAP_SYS_ADMIN.
+// Needs CAP_NET_ADMIN over the host's network and CAP_SYS_ADMIN, and nf_tables in the kernel.
 type Bridge struct {
 	Name string // of the bridge, 1 to 15 bytes; "" is "caisson0"
 
@@ -49,8 +50,21 @@ type Bridge struct {
 	VLAN          int  // the VLAN of the sandbox, 1 to 4094, with VLANFiltering; 0 is the bridge's default
 	STP           bool // the bridge looks for loops (IEEE 802.1D), which makes a new port wait for 30 seconds
 
-	// Isolated keeps the sandbox from others on the bridge that are isolated, too; the host and those that are not can be reached (Linux 4.18).
+	// Isolated keeps the sandbox from all others, but for what they publish. With Unchecked it keeps it from those only that are isolated, too (Linux 4.18).
 	Isolated bool
+
+	// Masquerade lets the sandbox reach other networks with the host's address. It allows forwarding on the host, for all (net.ipv4.ip_forward and the like), where it is not allowed yet.
+	Masquerade bool
+
+	// Publish makes ports of the sandbox ports of the host. It allows forwarding as Masquerade does.
+	Publish []Port
+
+	// Policy says whom the sandbox may speak to, and who to it. The zero value allows all.
+	Policy Policy
+
+	// Unchecked does without the rules that hold the sandbox to its own addresses, for a kernel without nf_tables, or a bridge on which addresses are not known beforehand: then the
+	// sandbox may claim any address of its neighbours' and the host's.
+	Unchecked bool
 
 	// Hosts are names under which [Names] finds the sandbox.
 	Hosts []string
@@ -112,7 +126,7 @@ func (b Bridge) complete() (Bridge, error) {
 		return b, &ValueError{"Name", b.Name, "looks like a sandbox's cable, which would be removed when its owner is gone"}
 	}
 	b.Card.MTU = cmp.Or(b.Card.MTU, b.MTU)
-	for _, err := range []error{checkMTU(b.MTU), b.Card.check(), b.checkSubnets()} {
+	for _, err := range []error{checkMTU(b.MTU), b.Card.check(), b.checkSubnets(), b.checkRules()} {
 		if err != nil {
 			return b, err
 		}
@@ -161,6 +175,7 @@ type port struct {
 	mtu   int    // of the bridge
 	live  bool   // the bridge has had working ports before
 	cable string // the host's end, once it may be there
+	held  *firewall.Held
 }
 
 func (t *port) prepare(w *wire) (err error) {
@@ -188,11 +203,17 @@ func (t *port) prepare(w *wire) (err error) {
 
 func (t *port) plug(w *wire) error {
 	t.cable = w.owner.Name()
+	if t.Card.MAC == nil {
+		t.Card.MAC = freshMAC()
+	}
 	link := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: t.Card.Name, PeerHardwareAddr: t.Card.MAC, PeerNamespace: w.target.here(), PeerTxQLen: -1,
 		PeerMTU: uint32(cmp.Or(t.Card.MTU, t.mtu))}
 	link.Name, link.MTU, link.MasterIndex = t.cable, t.mtu, t.index // a port with a smaller MTU would lower that of the whole bridge
 	if err := w.host.LinkAdd(link); err != nil {
 		return failed(err, fmt.Sprintf("create veth %q with the end %q in", t.cable, t.Card.Name), "sandbox")
+	}
+	if err := t.guard(w.owner); err != nil {
+		return err
 	}
 	if err := t.join(w.host, link); err != nil {
 		return err
@@ -259,6 +280,10 @@ func (t *port) unplug(w *wire) (err error) {
 	if t.cable != "" {
 		err = remove(w.host, t.cable)
 		t.cable = ""
+	}
+	if t.held != nil { // once nothing can be sent any more
+		err = errors.Join(err, t.held.Remove())
+		t.held = nil
 	}
 	if t.lease != nil {
 		err = errors.Join(err, t.lease.Release())

@@ -79,8 +79,13 @@ func TestIsolated(t *testing.T) {
 		require.Contains(t, h.run("dial", []string{"10.77.0.2:80"}, b), "error: dial tcp 10.77.0.2:80")
 		require.Contains(t, h.run("dial", []string{"[fd77:ca15:50::2]:80"}, b), "error: dial tcp")
 		b.Isolated = false
-		require.Contains(t, h.run("dial", []string{"10.77.0.2:80"}, b), "hello")
+		require.Contains(t, h.run("dial", []string{"10.77.0.2:80"}, b), "error: dial tcp 10.77.0.2:80")
 		require.NoError(t, dialHost(h, "10.77.0.2:80"))
+		b.Isolated, b.Unchecked = true, true
+		h.start("serve", []string{":80", "hello"}, b)
+		require.Contains(t, h.run("dial", []string{"10.77.0.6:80"}, b), "error: dial tcp 10.77.0.6:80")
+		b.Isolated = false
+		require.Contains(t, h.run("dial", []string{"10.77.0.6:80"}, b), "hello")
 	})
 }
 

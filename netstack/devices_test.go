@@ -34,6 +34,7 @@ func prefixes(list ...string) (all []netip.Prefix) {
 func outside(h *world, server string) {
 	t := h.t
 	ns := namespace(h)
+	h.world = ns
 	require.NoError(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "up0", TxQLen: -1}, PeerName: "out0", PeerNamespace: netlink.NsFd(int(ns.Fd())), PeerTxQLen: -1}))
 	link, err := netlink.LinkByName("up0")
 	require.NoError(t, err)

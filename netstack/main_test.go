@@ -82,6 +82,14 @@ func inside(what string, args []string) error {
 	return fmt.Errorf("do %q?", what)
 }
 
+const dialTime = time.Second
+
+func say(c net.Conn) error {
+	c.SetDeadline(time.Now().Add(dialTime))
+	_, err := io.Copy(os.Stdout, c)
+	return err
+}
+
 func serve(l net.Listener, text string) error {
 	for {
 		c, err := l.Accept()
@@ -195,6 +203,7 @@ func host(t testing.TB, f func(h *world)) {
 type world struct {
 	t       testing.TB
 	ns      *os.File
+	world   *os.File // what outside has made
 	state   string
 	running []*box
 }
@@ -202,6 +211,15 @@ type world struct {
 func (w *world) end() {
 	for _, b := range w.running {
 		b.stop()
+	}
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	defer unix.Close(s)
+	if cookie, err := unix.GetsockoptUint64(s, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err == nil { // what package firewall keeps for this namespace, which ends
+		os.RemoveAll(fmt.Sprintf("/run/caisson/firewall/net-%d", cookie))
 	}
 }
 

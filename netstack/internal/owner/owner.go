@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -43,7 +44,8 @@ type Owner struct {
 	count atomic.Uint32
 	users int
 	swept time.Time
-	mu    sync.Mutex // of swept
+	kept  map[any]io.Closer
+	mu    sync.Mutex // of swept and kept
 }
 
 // key tells namespaces apart; none that is in the table can be reused, since its owner keeps it open.
@@ -179,10 +181,31 @@ func (o *Owner) Leave() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
+	for _, c := range o.kept {
+		err = errors.Join(err, c.Close())
+	}
 	o.lock.Close()
 	o.Handle.Close()
 	o.Net.Close()
 	return err
+}
+
+// Keep gives what one of the users has opened, or opens it; it is closed with the last use of the owner.
+func (o *Owner) Keep(key any, open func() (io.Closer, error)) (io.Closer, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if c := o.kept[key]; c != nil {
+		return c, nil
+	}
+	c, err := open()
+	if err != nil {
+		return nil, err
+	}
+	if o.kept == nil {
+		o.kept = map[any]io.Closer{}
+	}
+	o.kept[key] = c
+	return c, nil
 }
 
 // Name gives a name for a device of the host's side that no other has: cs1a2b3c-1, cs1a2b3c-2.
