@@ -139,7 +139,10 @@ func (f *Firewall) changeElements(id string, in, other map[element]bool, change 
 
 // lower makes the kernel's element, with the owner in it.
 func (e element) lower(id string) nftables.SetElement {
-	s := nftables.SetElement{Key: []byte(e.key), Val: []byte(e.val), IntervalEnd: e.end, Comment: id}
+	if e.end { // the kernel wants nothing else of an end
+		return nftables.SetElement{Key: []byte(e.key), IntervalEnd: true}
+	}
+	s := nftables.SetElement{Key: []byte(e.key), Val: []byte(e.val), Comment: id}
 	if e.chain != "" {
 		s.VerdictData = &expr.Verdict{Kind: expr.VerdictJump, Chain: e.chain}
 	}

@@ -23,6 +23,20 @@ func openLockDir(dir, name string) (*lockDir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, failed(err, "make the directory for locks")
 	}
+	above, err := ownDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	above.Close()
+	f, err := ownDir(path)
+	if err != nil {
+		return nil, err
+	}
+	return &lockDir{path, f}, nil
+}
+
+// ownDir opens a directory to which nobody else can write: he could say who is alive.
+func ownDir(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, failed(err, "open the directory for locks")
@@ -32,7 +46,7 @@ func openLockDir(dir, name string) (*lockDir, error) {
 		f.Close()
 		return nil, &Error{Op: "open the directory for locks " + path, Err: unix.EPERM, Hint: "it belongs to another user, or others can write to it"}
 	}
-	return &lockDir{path, f}, nil
+	return f, nil
 }
 
 func (d *lockDir) close() {

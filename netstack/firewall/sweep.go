@@ -89,6 +89,9 @@ func (f *Firewall) found() (map[string]*belongings, error) {
 		if err != nil {
 			return nil, refused("", err)
 		}
+		if set.Interval {
+			list = withEnds(list)
+		}
 		for _, e := range list {
 			if e.Comment != "" && !strings.HasPrefix(e.Comment, ".") {
 				b := of(e.Comment)
@@ -249,6 +252,17 @@ func ranges(elements []nftables.SetElement) (list []owned) {
 			list = append(list, owned{first: a, owner: e.Comment})
 		case len(list) > 0 && !list[len(list)-1].past.IsValid():
 			list[len(list)-1].past = a
+		}
+	}
+	return list
+}
+
+// withEnds gives the ends of ranges the owner of the beginning: the kernel keeps nothing with them.
+func withEnds(elements []nftables.SetElement) (list []nftables.SetElement) {
+	for _, r := range ranges(elements) {
+		list = append(list, nftables.SetElement{Key: r.first.AsSlice(), Comment: r.owner})
+		if r.past.IsValid() {
+			list = append(list, nftables.SetElement{Key: r.past.AsSlice(), IntervalEnd: true, Comment: r.owner})
 		}
 	}
 	return list
