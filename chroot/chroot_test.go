@@ -147,6 +147,11 @@ func TestUmaskIsPutBack(t *testing.T) {
 
 // rootfs makes a root file system out of the host's programs.
 func rootfs(t *testing.T) (string, []plan.Primitive) {
+	return rootfsWith(t, chroot.Bind{ReadOnly: true})
+}
+
+// rootfsWith binds them as b says.
+func rootfsWith(t *testing.T, b chroot.Bind) (string, []plan.Primitive) {
 	dir := t.TempDir()
 	require.NoError(t, os.Chmod(dir, 0o755))
 	parts := []plan.Primitive{chroot.Pivot{Dir: dir}}
@@ -162,7 +167,8 @@ func rootfs(t *testing.T) (string, []plan.Primitive) {
 			require.NoError(t, os.Symlink(target, filepath.Join(dir, d)))
 			continue
 		}
-		parts = append(parts, chroot.Bind{Source: "/" + d, Target: "/" + d, ReadOnly: true})
+		b.Source, b.Target = "/"+d, "/"+d
+		parts = append(parts, b)
 	}
 	return dir, parts
 }

@@ -54,5 +54,6 @@
 // # Needs
 //
 // CAP_SYS_ADMIN, or a user namespace (namespaces.User), which gives it inside. Linux 5.12, for mount_setattr(2); options that need
-// more say so. Elsewhere the start fails with an error that names the call. A [Root] needs no privilege, and works without openat2(2) too.
+// more say so. Elsewhere the start fails with an error that names the call and wraps errors.ErrUnsupported; what sets no attribute of the host's mounts, as
+// a writable [Pivot] with [Proc], [Dev] and [Tmpfs], needs Linux 5.6 only. A [Root] needs no privilege, and works without openat2(2) too.
 package chroot
