@@ -179,7 +179,9 @@ func attach(p *plan.Plan, host, inside string, fresh func() device) {
 		Ready: func(r *plan.Run) error { return of(r).prepare(wireOf(r)) },
 		Do: func(r *plan.Run) error {
 			w := wireOf(r)
-			w.target = target{pid: r.PID}
+			if w.target.ns == nil {
+				w.target.pid = r.PID
+			}
 			return of(r).plug(w)
 		},
 		Undo: func(r *plan.Run) error { // a start may be tried again with another child
@@ -189,16 +191,19 @@ func attach(p *plan.Plan, host, inside string, fresh func() device) {
 		}})
 }
 
-const networkClaim = "network"
+// What the parts of this package claim.
+const (
+	networkClaim  = "network"
+	loopbackClaim = "loopback interface"
+)
 
 // loopback sets up the loopback interface, unless some part has seen to that: the child does it itself while the parent goes on. It needs no privilege but that which a
 // user namespace gives.
 func loopback(p *plan.Plan) error {
-	const claim = "loopback interface"
-	if p.Has(claim) {
+	if p.Has(loopbackClaim) {
 		return nil
 	}
-	if err := p.Claim(claim); err != nil {
+	if err := p.Claim(loopbackClaim); err != nil {
 		return err
 	}
 	request := make([]byte, 40) // struct ifreq, netdevice(7)

@@ -19,6 +19,13 @@ func BenchmarkStart(b *testing.B) {
 		name  string
 		parts func(h *world) []plan.Primitive
 	}{
+		{"Host", func(*world) []plan.Primitive { return []plan.Primitive{netstack.Host{}} }},
+		{"Pool", func(h *world) []plan.Primitive {
+			p, err := netstack.NewPool(4, netstack.Bridge{State: h.state, Masquerade: true})
+			require.NoError(h.t, err)
+			h.t.Cleanup(func() { p.Close() })
+			return []plan.Primitive{p}
+		}},
 		{"None", func(*world) []plan.Primitive { return []plan.Primitive{netstack.None{}} }},
 		{"Unchecked", func(h *world) []plan.Primitive {
 			return []plan.Primitive{netstack.Bridge{State: h.state, Unchecked: true}}

@@ -206,9 +206,9 @@ func (t *port) plug(w *wire) error {
 	if t.Card.MAC == nil {
 		t.Card.MAC = freshMAC()
 	}
-	link := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: t.Card.Name, PeerHardwareAddr: t.Card.MAC, PeerNamespace: w.target.here(), PeerTxQLen: -1,
-		PeerMTU: uint32(cmp.Or(t.Card.MTU, t.mtu))}
-	link.Name, link.MTU, link.MasterIndex = t.cable, t.mtu, t.index // a port with a smaller MTU would lower that of the whole bridge
+	link := newVeth(t.cable, t.Card, w.target)
+	link.PeerMTU = uint32(cmp.Or(t.Card.MTU, t.mtu))
+	link.MTU, link.MasterIndex = t.mtu, t.index // a port with a smaller MTU would lower that of the whole bridge
 	if err := w.host.LinkAdd(link); err != nil {
 		return failed(err, fmt.Sprintf("create veth %q with the end %q in", t.cable, t.Card.Name), "sandbox")
 	}
