@@ -101,10 +101,7 @@ func (c Cgroupfs) Apply(p *plan.Plan) error {
 		return err
 	}
 	private(p)
-	p.Late(func() error { // another part may ask for the namespace in its own late decision
-		p.Late(func() error { return errors.Join(needsCgroupNamespace(p), c.needsOwnGroup(p)) })
-		return nil
-	})
+	afterOthers(p, func() error { return errors.Join(needsCgroupNamespace(p), c.needsOwnGroup(p)) })
 	attr := uint64(noFiles | unix.MOUNT_ATTR_RDONLY)
 	if c.Writable {
 		attr = noFiles

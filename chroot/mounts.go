@@ -120,7 +120,7 @@ func (r Proc) Apply(p *plan.Plan) error {
 	v := viewOf(p)
 	v.put("/proc", m)
 	v.pidOnly = r.PIDOnly
-	later2(p, func() error { return needsPIDs(p) })
+	afterOthers(p, func() error { return needsPIDs(p) })
 	return nil
 }
 

@@ -20,8 +20,8 @@ import (
 // them for the right to trace the process (ptrace(2), PTRACE_MODE_READ), which has who is the same user and has all of its capabilities; but in a
 // user namespace of its own nobody has it over those outside.
 
-// later2 decides when the late decisions of the other parts have been taken: one of them may ask for the namespace.
-func later2(p *plan.Plan, f func() error) {
+// afterOthers decides when the other parts have taken their late decisions: one of them may have asked for the namespace.
+func afterOthers(p *plan.Plan, f func() error) {
 	p.Late(func() error {
 		p.Late(f)
 		return nil
@@ -43,7 +43,7 @@ func hideProcesses(p *plan.Plan, tree plan.Arg, directory, target string) {
 	if target == "/" { // whatever the order of the parts
 		before = 0
 	}
-	later2(p, func() error {
+	afterOthers(p, func() error {
 		if hasUser(p) {
 			return nil
 		}
