@@ -212,24 +212,29 @@ func (t *port) plug(w *wire) error {
 	if err := w.host.LinkAdd(link); err != nil {
 		return failed(err, fmt.Sprintf("create veth %q with the end %q in", t.cable, t.Card.Name), "sandbox")
 	}
-	if err := t.guard(w.owner); err != nil {
+	in, err := w.inside()
+	if err != nil {
+		return err
+	}
+	// The packet filter and the network have locks of their own, so both can be worked at. The host's end comes last: nothing passes without the rules.
+	guarded := make(chan error, 1)
+	go func() { guarded <- t.guard(w.owner) }()
+	err = t.Card.configure(in, t.addresses())
+	if err = errors.Join(err, <-guarded); err != nil {
 		return err
 	}
 	if err := t.join(w.host, link); err != nil {
 		return err
 	}
-	in, err := w.inside()
-	if err != nil {
+	return t.settle(w, in)
+}
+
+// settle waits until both ends work, and the bridge, if this is its first port. One that looks for loops works later, and the host is in no hurry.
+func (t *port) settle(w *wire, in *netlink.Handle) error {
+	if err := settle(in, t.Card.Name); err != nil || t.live {
 		return err
 	}
-	if err := t.Card.configure(in, t.addresses()); err != nil {
-		return err
-	}
-	if err := settle(w.host, link.Attrs().Index, t.cable, patience); err != nil || t.live {
-		return err
-	}
-	// A bridge that looks for loops works later, and there is no hurry for the others: the sandbox does not need the host to speak to its neighbours.
-	err = settle(w.host, t.index, t.Name, 20*time.Millisecond)
+	err := settleWithin(w.host, t.Name, 20*time.Millisecond)
 	if errors.Is(err, syscall.ETIMEDOUT) {
 		return nil
 	}

@@ -86,7 +86,7 @@ func (c *cable) plug(w *wire) error {
 	if err := c.Card.configure(in, addresses{}); err != nil {
 		return err
 	}
-	return settle(w.host, link.Attrs().Index, c.made, patience)
+	return settle(w.host, c.made)
 }
 
 // newVeth describes a cable with one end in the sandbox. It has one queue at each end instead of one for each processor: it needs no lock to send, so more gain nothing, and each takes the kernel

@@ -252,9 +252,11 @@ func find(h *netlink.Handle, name string) (netlink.Link, error) {
 
 // settle waits until a device works on which the other end of its cable has just been set up: the kernel notices that somewhat later, and until then drops what is to be sent. It
 // then seems to take a second to find a neighbour. Since Linux 6.8 the kernel does the work as it is asked.
-func settle(h *netlink.Handle, index int, name string, most time.Duration) error {
+func settle(h *netlink.Handle, name string) error { return settleWithin(h, name, patience) }
+
+func settleWithin(h *netlink.Handle, name string, most time.Duration) error {
 	return until(most, "wait for "+name, func() (bool, error) {
-		link, err := retried(func() (netlink.Link, error) { return h.LinkByIndex(index) })
+		link, err := find(h, name)
 		return err == nil && link.Attrs().OperState == netlink.OperUp, err
 	})
 }

@@ -107,7 +107,11 @@ func (p *Pool) Apply(q *plan.Plan) error {
 		n, _ := r.Value(networkKey{}).(*network)
 		return n
 	}
-	q.Before(plan.Action{Name: "take a network out of the stock", Undo: func(r *plan.Run) error { return of(r).end() }, Do: func(r *plan.Run) error {
+	undo := func(r *plan.Run) error {
+		p.restock()
+		return of(r).end()
+	}
+	q.Before(plan.Action{Name: "take a network out of the stock", Undo: undo, Do: func(r *plan.Run) error {
 		n, err := p.take()
 		if err == nil {
 			r.Set(networkKey{}, n)
@@ -115,11 +119,14 @@ func (p *Pool) Apply(q *plan.Plan) error {
 		return err
 	}})
 	enterNetwork(q, q.Open("the network as network", func(r *plan.Run) (*os.File, error) { return duplicate(of(r).ns) }))
-	q.After(plan.Action{Name: "let go of the network", Do: func(r *plan.Run) error { return of(r).ns.Close() }}) // it lives as long as its processes
+	q.After(plan.Action{Name: "have the next network made", Do: func(r *plan.Run) error {
+		p.restock()
+		return of(r).ns.Close() // it lives as long as its processes
+	}})
 	return nil
 }
 
-// take gives a network, and has the next one made.
+// take gives a network.
 func (p *Pool) take() (*network, error) {
 	p.mu.Lock()
 	if p.closed {
@@ -131,15 +138,21 @@ func (p *Pool) take() (*network, error) {
 		n = p.ready[0]
 		p.ready = p.ready[1:]
 	}
-	if len(p.ready)+p.making < p.size {
-		p.making++
-		go p.refill()
-	}
 	p.mu.Unlock()
 	if n != nil {
 		return n, nil
 	}
 	return p.make()
+}
+
+// restock has what is missing made in the background, one after the other: more at once would wait for one another in the kernel, and keep starts from their work. It comes after a start.
+func (p *Pool) restock() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed && p.making == 0 && len(p.ready) < p.size {
+		p.making++
+		go p.refill()
+	}
 }
 
 func (p *Pool) refill() {
@@ -152,6 +165,9 @@ func (p *Pool) refill() {
 	p.making--
 	p.idle.Broadcast()
 	p.mu.Unlock()
+	if err == nil {
+		p.restock()
+	}
 }
 
 // make makes a network by performing the parts' actions for a namespace instead of a process.
