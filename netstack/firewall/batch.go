@@ -45,6 +45,7 @@ func (f *Firewall) replace(id string, old, next state) error {
 	if err != nil {
 		return err
 	}
+	f.rebuilt = !there
 	if !there {
 		old = state{}
 		if len(next.elements) == 0 && len(next.chains) == 0 {
@@ -62,7 +63,9 @@ func (f *Firewall) replace(id string, old, next state) error {
 		if err := f.clean([]string{id}); err != nil {
 			return err
 		}
-		return f.replace(id, state{}, next)
+		err := f.replace(id, state{}, next)
+		f.rebuilt = true
+		return err
 	}
 	if errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EEXIST) || errors.Is(err, syscall.ENOTEMPTY) {
 		if conflict := f.conflict(id, next); conflict != nil {
@@ -182,8 +185,11 @@ func (f *Firewall) changeChains(old, next state) {
 	}
 }
 
+// mostPins is how many addresses are pinned for one rule at a time.
+const mostPins = 4096
+
 func (f *Firewall) nameSet(name string, key nftables.SetDatatype) *nftables.Set {
-	return &nftables.Set{Table: f.inet, Name: name, KeyType: key, HasTimeout: true, ID: 1 << 16}
+	return &nftables.Set{Table: f.inet, Name: name, KeyType: key, HasTimeout: true, Size: mostPins, ID: 1 << 16}
 }
 
 // fill adds rules, each after the sets that are its own.

@@ -4,9 +4,11 @@ package firewall
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -34,9 +36,11 @@ type Firewall struct {
 	tables
 	sets      map[setID]*nftables.Set
 	setNumber uint32 // of the last set of one rule
+	rebuilt   bool   // the last change had to make the tables, or what the owner had in them, anew
 
-	mu   sync.Mutex
-	step func(string) // called before each step that changes something; for tests
+	mu      sync.Mutex
+	clients map[netip.Addr]*Held
+	step    func(string) // called before each step that changes something; for tests
 }
 
 // Held is what one owner has in a firewall. It is there until Remove, or until the process has ended and the next one opens the firewall.
@@ -46,6 +50,7 @@ type Held struct {
 	lock  *os.File
 	rules Rules
 	state state
+	pins  map[pinKey]time.Time
 }
 
 // Open opens the firewall of the calling thread's network namespace, and removes the rules of owners that have died.
@@ -53,7 +58,7 @@ func (h Host) Open() (*Firewall, error) {
 	if h.Dir == "" {
 		h.Dir = "/run/caisson/firewall"
 	}
-	f := &Firewall{host: h, tables: newTables(), step: func(string) {}}
+	f := &Firewall{host: h, tables: newTables(), step: func(string) {}, clients: map[netip.Addr]*Held{}}
 	f.sets = f.tables.sets()
 	if err := f.open(); err != nil {
 		f.Close()
@@ -195,7 +200,12 @@ func (h *Held) set(r Rules) error {
 	if err := errors.Join(h.f.allowLocalnet(next.local), r.allowHairpin()); err != nil {
 		return h.undo(next, err)
 	}
+	if h.f.rebuilt {
+		h.pins = nil
+	}
+	old := h.rules
 	h.rules, h.state = r, next
+	h.serve(old)
 	return nil
 }
 
@@ -218,7 +228,9 @@ func (h *Held) Remove() error {
 		}
 		h.f.step("drop the id")
 		h.f.dir.drop(h.lock, h.id)
+		old := h.rules
 		h.lock, h.state, h.rules = nil, state{}, Rules{}
+		h.serve(old)
 		return h.f.removeTablesIfEmpty()
 	})
 }

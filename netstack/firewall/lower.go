@@ -103,7 +103,8 @@ func (l *lowering) card(c Card, r Rules) {
 	}
 	for _, a := range c.Addrs {
 		f := familyOf(a).suffix
-		l.inet(inside+f, a.AsSlice(), l.mark()...)
+		l.inet(inside+f, a.AsSlice())
+		l.inet(owner+f, a.AsSlice(), l.mark()...)
 		if r.Isolated {
 			l.inet(isolated+f, a.AsSlice())
 		}

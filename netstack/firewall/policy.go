@@ -91,14 +91,18 @@ func (l *lowering) add(c *chain, r Rule, out bool) {
 
 // nameSet names the set with the addresses of the names. Rules with the same names share it, and keep it when others change.
 func (l *lowering) nameSet(f family, names []string) string {
-	sum := sha256.Sum256([]byte(strings.Join(names, " ")))
-	name := "names" + f.suffix + "." + l.id + "." + hex.EncodeToString(sum[:8])
+	name := nameSetName(f, l.id, names)
 	key := nftables.TypeIPAddr
 	if f.suffix == "6" {
 		key = nftables.TypeIP6Addr
 	}
 	l.names[name] = nameSet{key, names}
 	return name
+}
+
+func nameSetName(f family, id string, names []string) string {
+	sum := sha256.Sum256([]byte(strings.Join(names, " ")))
+	return "names" + f.suffix + "." + id + "." + hex.EncodeToString(sum[:8])
 }
 
 func lookupIn(f family, set string, out bool) line { return join(f.peer(out), lookup(set)) }

@@ -45,6 +45,7 @@ func TestIsolation(t *testing.T) {
 	// By way of the host, which would send it back over the bridge.
 	w.web.run("ip", "route", "add", "10.88.0.3/32", "via", "10.88.0.1")
 	w.web.cannot("tcp", "10.88.0.3:80")
+	w.web.run("ip", "route", "del", "10.88.0.3/32")
 	require.NoError(t, held.Set(firewall.Rules{Cards: w.webCard(), Masquerade: true}))
 	w.web.reaches("db 10.88.0.2", "tcp", "10.88.0.3:80")
 }

@@ -179,14 +179,14 @@ func (f *Firewall) conflict(id string, next state) error {
 		}
 		wanted[e.set][e.key] = true
 	}
-	for _, owner := range slices.Sorted(maps.Keys(found)) {
-		if owner == id {
+	for _, other := range slices.Sorted(maps.Keys(found)) {
+		if other == id {
 			continue
 		}
-		for set, list := range found[owner].elements {
+		for set, list := range found[other].elements {
 			for _, e := range list {
 				if wanted[set][string(e.Key)] {
-					return &ConflictError{What: describe(set.name, e.Key), Owner: owner}
+					return &ConflictError{What: describe(set.name, e.Key), Owner: other}
 				}
 			}
 		}

@@ -20,7 +20,8 @@ const (
 	isolated = "isolated" // inet: addresses; bridge: interfaces
 
 	// inet
-	inside   = "inside"   // addresses of sandboxes, with a mark that is their owner's
+	inside   = "inside"   // addresses of sandboxes
+	owner    = "owner"    // the same with a mark that is their owner's; Linux before 6.4 does not look into a map as if it were a set
 	masq     = "masq"     // addresses that are masqueraded
 	pools    = "pools"    // networks that are masqueraded
 	address  = "address"  // published ports by address, protocol, port
@@ -75,7 +76,8 @@ func (t tables) sets() map[setID]*nftables.Set {
 	add(t.inet, localnet, types{ifname})
 	for i, addr := range []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeIP6Addr} {
 		f := families()[i].suffix
-		add(t.inet, inside+f, types{addr}, nftables.TypeMark)
+		add(t.inet, inside+f, types{addr})
+		add(t.inet, owner+f, types{addr}, nftables.TypeMark)
 		add(t.inet, isolated+f, types{addr})
 		add(t.inet, masq+f, types{addr})
 		add(t.inet, pools+f, types{addr}).Interval = true
