@@ -12,6 +12,9 @@ import (
 // removeLevels is how deep a tree is removed in place. What is deeper is moved up first, so that neither descriptors nor memory grow with the depth.
 const removeLevels = 32
 
+// mine opens also what an ordinary user has closed to himself.
+var mine = &tree{loosen: true}
+
 // removeAll removes what is at a place, with all that is below it. No link is followed, no mount entered. What is not there is removed.
 func removeAll(dir int, name string) error {
 	err := unix.Unlinkat(dir, name, 0)
@@ -27,16 +30,24 @@ func removeAll(dir int, name string) error {
 	if err != syscall.ENOTEMPTY && err != syscall.EEXIST {
 		return err
 	}
-	top, err := openDir(dir, name)
+	top, _, err := mine.openOwn(dir, name)
 	if err != nil {
-		return crossing(err)
+		return crossing(gone(err))
 	}
 	defer unix.Close(top)
 	unix.Fchmod(top, 0o700) // an ordinary user's own directory may be one in which he may not remove
 	if err := empty(top, top, 0); err != nil {
 		return err
 	}
-	return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+	return gone(unix.Unlinkat(dir, name, unix.AT_REMOVEDIR))
+}
+
+// gone makes it no error that somebody else was faster.
+func gone(err error) error {
+	if err == syscall.ENOENT {
+		return nil
+	}
+	return err
 }
 
 // empty removes all that is in a directory. Rounds end: names that somebody else goes on making are his to remove.
@@ -68,19 +79,19 @@ func removeIn(dir, top int, name string, level int) error {
 	if err != syscall.EISDIR && err != syscall.EPERM {
 		return err
 	}
-	sub, e := openDir(dir, name)
+	sub, _, e := mine.openOwn(dir, name)
 	if e != nil {
 		if e == syscall.ENOTDIR || e == syscall.ELOOP {
 			return err
 		}
-		return crossing(e)
+		return crossing(gone(e))
 	}
 	defer unix.Close(sub)
 	unix.Fchmod(sub, 0o700)
 	if err := empty(sub, top, level+1); err != nil {
 		return err
 	}
-	return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)
+	return gone(unix.Unlinkat(dir, name, unix.AT_REMOVEDIR))
 }
 
 // moveUp removes what is no directory, and moves a directory to the top, where another round will find it.

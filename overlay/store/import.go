@@ -1,0 +1,331 @@
+//go:build linux
+
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const (
+	maxLayers = 1000 // of an image
+	maxNested = 4    // indexes in indexes
+)
+
+// wanted is an image as its archive describes it.
+type wanted struct {
+	image  Image
+	blobs  []string // names of the layers in the source, the base first
+	expect []Expect
+}
+
+// Import takes the images of a file or directory into the store, and gives them. What it is it finds out by itself: an OCI layout, as a directory or archive; an archive
+// of docker save; or the tarball of a root file system, an image of one layer that is called by the file's name. Archives may be compressed.
+//
+// Of an image for several platforms the one of this machine is taken. Layers that are known are not read; the others are unpacked side by side. All digests that an
+// archive has are verified.
+func (s *Store) Import(ctx context.Context, path string) ([]Image, error) {
+	images, err := s.importFrom(ctx, path)
+	return images, fail("import", path, err)
+}
+
+func (s *Store) importFrom(ctx context.Context, path string) ([]Image, error) {
+	src, err := s.openSource(ctx, path)
+	if isTooMany(err) {
+		return s.importRootfs(ctx, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	var list []wanted
+	switch {
+	case has(src, v1.ImageIndexFile) && has(src, v1.ImageLayoutFile):
+		list, err = readLayout(src)
+	case has(src, "manifest.json"):
+		list, err = readDocker(src)
+	default:
+		if _, isDir := src.(directory); isDir {
+			return nil, &MissingError{filepath.Join(path, v1.ImageIndexFile)}
+		}
+		return s.importRootfs(ctx, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var images []Image
+	for _, w := range list {
+		if err := s.importOne(ctx, src, &w); err != nil {
+			return images, fail("import", w.image.Name, err)
+		}
+		images = append(images, w.image)
+	}
+	return images, nil
+}
+
+// importOne adds the layers of an image side by side. The first failure stops the others.
+func (s *Store) importOne(ctx context.Context, src source, w *wanted) error {
+	lease, err := s.Reserve(ctx, w.image.Layers...)
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var workers sync.WaitGroup
+	places := make(chan struct{}, min(max(2, runtime.GOMAXPROCS(0)), 4))
+	for i, blob := range w.blobs {
+		places <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		workers.Go(func() {
+			defer func() { <-places }()
+			_, err := s.Add(ctx, func() (io.ReadCloser, error) {
+				r, size, err := src.open(blob)
+				if err == nil && w.expect[i].Size > 0 && size != w.expect[i].Size {
+					r.Close()
+					return nil, &MismatchError{"size", sizeText(w.expect[i].Size), sizeText(size)}
+				}
+				return r, err
+			}, w.expect[i])
+			if err != nil {
+				cancel(err)
+			}
+		})
+	}
+	workers.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return s.tag(ctx, w.image)
+}
+
+// importRootfs makes an image of one layer.
+func (s *Store) importRootfs(ctx context.Context, path string) ([]Image, error) {
+	l, err := s.Add(ctx, func() (io.ReadCloser, error) { return os.Open(path) }, Expect{})
+	if err != nil {
+		return nil, err
+	}
+	i := Image{Name: filepath.Base(path), Layers: []digest.Digest{l.DiffID}, Config: v1.Image{Platform: v1.Platform{OS: "linux", Architecture: runtime.GOARCH}}}
+	return []Image{i}, s.tag(ctx, i)
+}
+
+// readLayout reads an OCI layout.
+func readLayout(src source) ([]wanted, error) {
+	var layout v1.ImageLayout
+	if err := parse(src, v1.ImageLayoutFile, &layout); err != nil {
+		return nil, err
+	}
+	if !strings.HasPrefix(layout.Version, "1.") {
+		return nil, malformed("version %.20q of OCI layouts is unknown", layout.Version)
+	}
+	var index v1.Index
+	if err := parse(src, v1.ImageIndexFile, &index); err != nil {
+		return nil, err
+	}
+	var list []wanted
+	for _, d := range index.Manifests {
+		w, err := readDescriptor(src, d, 0)
+		if err != nil {
+			return nil, err
+		}
+		if w != nil {
+			list = append(list, *w)
+		}
+	}
+	if len(list) == 0 {
+		return nil, malformed("no image for linux/%s in the layout", runtime.GOARCH)
+	}
+	return list, nil
+}
+
+func parse(src source, name string, v any) error {
+	b, err := text(src, name)
+	if err == nil {
+		err = decode(name, b, v)
+	}
+	return err
+}
+
+func decode(name string, b []byte, v any) error {
+	if err := json.Unmarshal(b, v); err != nil {
+		return malformed("%.100q cannot be read: %v", name, err)
+	}
+	return nil
+}
+
+// blob reads a small blob and verifies it.
+func blob(src source, d v1.Descriptor) ([]byte, error) {
+	if err := checkDigest(d.Digest); err != nil {
+		return nil, err
+	}
+	b, err := text(src, blobName(d.Digest))
+	if err != nil {
+		return nil, err
+	}
+	if got := digest.FromBytes(b); got != d.Digest {
+		return nil, &MismatchError{"blob", string(d.Digest), string(got)}
+	}
+	if int64(len(b)) != d.Size {
+		return nil, &MismatchError{"size", sizeText(d.Size), sizeText(int64(len(b)))}
+	}
+	return b, nil
+}
+
+func blobName(id digest.Digest) string { return "blobs/sha256/" + id.Encoded() }
+
+// The media types that docker uses for what are the OCI's.
+const (
+	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
+	refName        = "org.opencontainers.image.ref.name"
+	containerdName = "io.containerd.image.name"
+)
+
+// readDescriptor reads an image, or finds it in an index of platforms. What is for another platform, or no image, gives nil.
+func readDescriptor(src source, d v1.Descriptor, nested int) (*wanted, error) {
+	if d.Platform != nil && (d.Platform.OS != "linux" || d.Platform.Architecture != runtime.GOARCH) {
+		return nil, nil
+	}
+	switch d.MediaType {
+	case v1.MediaTypeImageManifest, dockerManifest:
+		return readManifest(src, d)
+	case v1.MediaTypeImageIndex, dockerList:
+	default:
+		return nil, nil
+	}
+	if nested >= maxNested {
+		return nil, malformed("more than %d indexes in indexes", maxNested)
+	}
+	b, err := blob(src, d)
+	if err != nil {
+		return nil, err
+	}
+	var index v1.Index
+	if err := decode(string(d.Digest), b, &index); err != nil {
+		return nil, err
+	}
+	for _, sub := range index.Manifests {
+		w, err := readDescriptor(src, sub, nested+1)
+		if err != nil {
+			return nil, err
+		}
+		if w != nil {
+			w.image.Name = imageName(d, w.image.Name)
+			return w, nil
+		}
+	}
+	return nil, nil
+}
+
+func imageName(d v1.Descriptor, otherwise string) string {
+	for _, key := range []string{containerdName, refName} {
+		if name := d.Annotations[key]; name != "" {
+			return name
+		}
+	}
+	return otherwise
+}
+
+func readManifest(src source, d v1.Descriptor) (*wanted, error) {
+	b, err := blob(src, d)
+	if err != nil {
+		return nil, err
+	}
+	var m v1.Manifest
+	if err := decode(string(d.Digest), b, &m); err != nil {
+		return nil, err
+	}
+	if b, err = blob(src, m.Config); err != nil {
+		return nil, err
+	}
+	w, err := readConfig(b, len(m.Layers))
+	if err != nil {
+		return nil, err
+	}
+	w.image.Name = imageName(d, string(d.Digest))
+	for i, l := range m.Layers {
+		if err := checkDigest(l.Digest); err != nil {
+			return nil, err
+		}
+		if l.Size <= 0 {
+			return nil, malformed("layer %s has %d bytes", l.Digest, l.Size)
+		}
+		w.blobs = append(w.blobs, blobName(l.Digest))
+		w.expect[i].Digest, w.expect[i].Size = l.Digest, l.Size
+	}
+	return w, nil
+}
+
+// readConfig reads a configuration, which says what the layers must be.
+func readConfig(b []byte, layers int) (*wanted, error) {
+	w := &wanted{}
+	if err := decode("the configuration", b, &w.image.Config); err != nil {
+		return nil, err
+	}
+	ids := w.image.Config.RootFS.DiffIDs
+	if len(ids) != layers || layers > maxLayers {
+		return nil, malformed("%d layers, and %d in the configuration", layers, len(ids))
+	}
+	if os := w.image.Config.OS; os != "" && os != "linux" {
+		return nil, malformed("an image for %.20q", os)
+	}
+	for _, id := range ids {
+		if err := checkDigest(id); err != nil {
+			return nil, err
+		}
+		w.expect = append(w.expect, Expect{DiffID: id})
+	}
+	w.image.Layers = ids
+	return w, nil
+}
+
+// dockerImage is an entry of manifest.json.
+type dockerImage struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
+// readDocker reads an archive of docker save.
+func readDocker(src source) ([]wanted, error) {
+	var images []dockerImage
+	if err := parse(src, "manifest.json", &images); err != nil {
+		return nil, err
+	}
+	var list []wanted
+	for _, i := range images {
+		b, err := text(src, i.Config)
+		if err != nil {
+			return nil, err
+		}
+		w, err := readConfig(b, len(i.Layers))
+		if err != nil {
+			return nil, err
+		}
+		w.blobs = i.Layers
+		names := i.RepoTags
+		if len(names) == 0 {
+			names = []string{string(digest.FromBytes(b))}
+		}
+		for _, name := range names {
+			tagged := *w
+			tagged.image.Name = name
+			list = append(list, tagged)
+		}
+	}
+	if len(list) == 0 {
+		return nil, malformed("no image in the archive")
+	}
+	return list, nil
+}
