@@ -75,7 +75,7 @@ func (t target) open() (h *netlink.Handle, err error) {
 		return err
 	})
 	if err != nil {
-		return nil, failed(err, "enter the sandbox's network", "")
+		return nil, failed(err, "enter the network", "")
 	}
 	return h, nil
 }
