@@ -99,7 +99,7 @@ func (b *bus) hello(ctx context.Context) error {
 	if err := b.Hello(); err != nil {
 		return err
 	}
-	if err := b.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.GetNameOwner", 0, systemdName).Store(&b.owner); err != nil {
+	if err := b.findOwner(ctx); err != nil {
 		return err
 	}
 	b.Signal(b.signals)
@@ -108,6 +108,20 @@ func (b *bus) hello(ctx context.Context) error {
 		return err
 	}
 	return b.manager(ctx, "Subscribe").Err
+}
+
+// findOwner finds the connection that systemd has. It comes to a bus that has just been started a moment later, for which the bus waits if it is asked to start it.
+func (b *bus) findOwner(ctx context.Context) error {
+	ask := func(method string, args ...any) *dbus.Call {
+		return b.BusObject().CallWithContext(ctx, "org.freedesktop.DBus."+method, 0, args...)
+	}
+	err := ask("GetNameOwner", systemdName).Store(&b.owner)
+	var answer dbus.Error
+	if errors.As(err, &answer) && answer.Name == "org.freedesktop.DBus.Error.NameHasNoOwner" {
+		ask("StartServiceByName", systemdName, uint32(0))
+		err = ask("GetNameOwner", systemdName).Store(&b.owner)
+	}
+	return err
 }
 
 func (b *bus) manager(ctx context.Context, method string, args ...any) *dbus.Call {

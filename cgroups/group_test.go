@@ -403,6 +403,22 @@ func TestStats(t *testing.T) {
 	require.LessOrEqual(t, testing.AllocsPerRun(50, func() { g.Stats() }), 10.0)
 }
 
+// TestStatsOfPlainGroup: one that somebody else has made, and to which no controllers were passed on.
+func TestStatsOfPlainGroup(t *testing.T) {
+	parent := create(t, cgroups.Limits{})
+	for _, dir := range parent.Directories() {
+		require.NoError(t, os.Mkdir(dir+"/plain", 0o755))
+	}
+	g, err := parent.Open("plain")
+	require.NoError(t, err)
+	s, err := g.Stats()
+	require.NoError(t, err)
+	require.True(t, s.CPU.Known)
+	require.Equal(t, !unified(), s.Memory.Known)
+	require.Equal(t, !unified(), s.PIDs.Known)
+	require.NoError(t, g.Delete())
+}
+
 // TestConcurrentStarts: one plan starts many sandboxes at once, each in a group of its own.
 func TestConcurrentStarts(t *testing.T) {
 	root(t)

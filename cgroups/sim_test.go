@@ -374,6 +374,36 @@ func TestFaultOfStats(t *testing.T) {
 	}
 }
 
+// TestControllerNotPassedOn: a file that is not there because its controller does not act in the group is no error, and no zero that looks like a number.
+func TestControllerNotPassedOn(t *testing.T) {
+	s := newSimulated(t, true)
+	g, err := s.openPath("/")
+	require.NoError(t, err)
+	defer g.Close()
+	sub, err := g.Create("g", Limits{})
+	require.NoError(t, err)
+	for controller, files := range map[string][]string{"io": {"io.stat"}, "memory": {"memory.current", "memory.stat", "memory.events", "memory.peak"}, "pids": {"pids.current"}} {
+		for _, f := range files {
+			require.NoError(t, os.Remove(filepath.Join(sub.String(), f)))
+		}
+		_, err = sub.Stats()
+		require.ErrorIs(t, err, syscall.ENOENT, "it says that it acts")
+		rest := strings.ReplaceAll(content["cgroup.controllers"], controller, "")
+		require.NoError(t, os.WriteFile(filepath.Join(sub.String(), "cgroup.controllers"), []byte(rest), 0o644))
+		st, err := sub.Stats()
+		require.NoError(t, err, controller)
+		_, err = sub.total()
+		require.NoError(t, err, controller)
+		require.Equal(t, controller != "memory", st.Memory.Known)
+		require.Equal(t, controller != "pids", st.PIDs.Known)
+		require.Equal(t, controller != "io", st.IO != nil)
+		for _, f := range append(files, "cgroup.controllers") {
+			require.NoError(t, os.WriteFile(filepath.Join(sub.String(), f), []byte(content[f]), 0o644))
+		}
+	}
+	require.NoError(t, sub.Delete())
+}
+
 // TestNoHierarchy: a directory at the mount point that is no hierarchy takes nothing; a host without control groups is said to be one.
 func TestNoHierarchy(t *testing.T) {
 	s := newSimulated(t, true)

@@ -72,18 +72,17 @@ func (g *Group) Stats() (Stats, error) {
 		} else {
 			r.legacyMemory(d, &s.Memory)
 		}
+		if !r.acts(d, "memory") {
+			s.Memory = MemoryStats{}
+		}
 	}
 	r.cpu(g, &s.CPU)
 	if d, ok := g.dir("pids"); ok {
-		s.PIDs = PIDStats{Known: true, Current: r.number(d, "pids.current"), Peak: r.optional(d, "pids.peak")}
-		if b := r.maybe(d, "pids.events"); b != nil {
-			s.PIDs.Refused, _ = fieldBytes(b, "max")
-		} else {
-			s.PIDs.Refused = Unknown
-		}
+		s.PIDs = r.pids(d)
 	}
 	if d, ok := g.dir("io"); ok {
 		s.IO = r.io(d)
+		r.acts(d, "io")
 	} else if d, ok := g.dir("blkio"); ok {
 		s.IO = r.legacyIO(d, legacyBytes, legacyCounts)
 	}
@@ -93,12 +92,38 @@ func (g *Group) Stats() (Stats, error) {
 	return s, nil
 }
 
+// acts reports whether the controller acts in the group. It looks only if one of its files was not there, which is no error then: a group of
+// version 2 has those controllers that the groups above have passed on, and a user's own systemd is given a few.
+func (r *reader) acts(d *dir, controller string) bool {
+	if !d.v2 || !errors.Is(r.err, syscall.ENOENT) {
+		return true
+	}
+	lack, err := d.lacking("cgroup.controllers", []string{controller})
+	if err != nil || len(lack) == 0 {
+		return true
+	}
+	r.err = nil
+	return false
+}
+
+func (r *reader) pids(d *dir) PIDStats {
+	s := PIDStats{Known: true, Current: r.number(d, "pids.current"), Peak: r.optional(d, "pids.peak"), Refused: Unknown}
+	if b := r.maybe(d, "pids.events"); b != nil {
+		s.Refused, _ = fieldBytes(b, "max")
+	}
+	if !r.acts(d, "pids") {
+		return PIDStats{}
+	}
+	return s
+}
+
 // total reads what a Result has room for, and leaves out the files for which the kernel has to add up much.
 func (g *Group) total() (s Stats, err error) {
 	r := &reader{buf: make([]byte, 4096)}
 	if d, ok := g.dir("memory"); ok && d.v2 {
 		s.Memory.Peak = r.optional(d, "memory.peak")
 		r.keys(d, "memory.events", key{"oom_kill", &s.Memory.Kills})
+		r.acts(d, "memory")
 	} else if ok {
 		s.Memory.Peak = r.number(d, "memory.max_usage_in_bytes")
 		r.keys(d, "memory.oom_control", key{"oom_kill", &s.Memory.Kills})
@@ -113,6 +138,7 @@ func (g *Group) total() (s Stats, err error) {
 	}
 	if d, ok := g.dir("io"); ok {
 		s.IO = r.io(d)
+		r.acts(d, "io")
 	} else if d, ok := g.dir("blkio"); ok {
 		s.IO = r.legacyIO(d, legacyBytes)
 	}
