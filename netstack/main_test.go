@@ -335,6 +335,12 @@ func (b *box) stop() {
 // asOrdinary reports whether the test is to go on, as an ordinary user. As root it runs the test again as one, and fails if that did not pass.
 func asOrdinary(t *testing.T) bool {
 	t.Helper()
+	return ordinary(t, false)
+}
+
+// ordinary does so, with a /dev/net/tun that everybody may open, as most systems have it.
+func ordinary(t *testing.T, openTun bool) bool {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		return true
 	}
@@ -347,8 +353,14 @@ func asOrdinary(t *testing.T) bool {
 	copied := filepath.Join(dir, "test")
 	require.NoError(t, os.WriteFile(copied, b, 0o755))
 	c := exec.Command(copied, "-test.v", "-test.run=^"+t.Name()+"$")
-	c.Dir, c.Env = "/", append(os.Environ(), "TMPDIR=/tmp")
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 12345, Gid: 12345}}
+	if openTun {
+		require.NoError(t, unix.Mknod(dir+"/tun", unix.S_IFCHR, int(unix.Mkdev(10, 200))))
+		require.NoError(t, os.Chmod(dir+"/tun", 0o666))
+		c = exec.Command("/bin/sh", "-c", `mount --bind "$0/tun" /dev/net/tun && exec setpriv --reuid 12345 --regid 12345 --clear-groups -- "$@"`, dir, copied, "-test.v", "-test.run=^"+t.Name()+"$")
+		c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS} // where all mounts are private
+	}
+	c.Dir, c.Env = "/", append(os.Environ(), "TMPDIR=/tmp")
 	out, err := c.CombinedOutput()
 	require.NoError(t, err, string(out))
 	if i := strings.Index(string(out), "--- SKIP: "+t.Name()); i >= 0 {
