@@ -3,8 +3,10 @@
 package layer
 
 import (
+	"bufio"
 	"context"
 	"io"
+	"os"
 )
 
 const (
@@ -14,8 +16,10 @@ const (
 	headerMost = 4 << 20   // bytes of header that an entry may have; archive/tar takes up to 1 MiB for each of its parts
 )
 
-// ahead reads a layer, and decompresses it, while what has been read is unpacked.
+// ahead reads a layer, and decompresses it, while what has been read is unpacked. A plain file is read directly: the kernel has read it ahead, and a
+// block is copied once less.
 type ahead struct {
+	direct *bufio.Reader
 	ctx    context.Context
 	cancel context.CancelFunc
 	full   chan block
@@ -38,8 +42,27 @@ func readAhead(ctx context.Context, r io.Reader) *ahead {
 	for range blocks {
 		a.free <- nil
 	}
+	if f, ok := r.(*os.File); ok && plainFile(f) {
+		a.direct = bufio.NewReaderSize(f, 32<<10)
+		return a
+	}
 	go a.fill(r)
 	return a
+}
+
+// plainFile reports whether a file is a regular one that is not compressed. Where it is read from stays.
+func plainFile(f *os.File) bool {
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
+		return false
+	}
+	at, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return false
+	}
+	start := make([]byte, 4)
+	n, err := f.ReadAt(start, at)
+	return (err == nil || err == io.EOF) && compressionOf(start[:n]) == Uncompressed
 }
 
 // stop lets the reader go. A Read that does not return keeps its goroutine.
@@ -72,15 +95,7 @@ func (a *ahead) fill(r io.Reader) {
 
 // Read fills p, unless the data end.
 func (a *ahead) Read(p []byte) (int, error) {
-	n := 0
-	for n < len(p) {
-		if len(a.rest) == 0 && !a.next() {
-			break
-		}
-		m := copy(p[n:], a.rest)
-		a.rest = a.rest[m:]
-		n += m
-	}
+	n := a.take(p)
 	if a.budget >= 0 {
 		if a.budget -= int64(n); a.budget < 0 {
 			return 0, refuse(IsHeader, "")
@@ -96,6 +111,28 @@ func (a *ahead) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	return 0, a.err
+}
+
+func (a *ahead) take(p []byte) (n int) {
+	if a.direct != nil && a.err == nil {
+		n, a.err = io.ReadFull(a.direct, p)
+		if a.err == io.ErrUnexpectedEOF {
+			a.err = io.EOF
+		}
+		if e := a.ctx.Err(); e != nil {
+			n, a.err = 0, e
+		}
+		return n
+	}
+	for n < len(p) {
+		if len(a.rest) == 0 && !a.next() {
+			break
+		}
+		m := copy(p[n:], a.rest)
+		a.rest = a.rest[m:]
+		n += m
+	}
+	return n
 }
 
 // next takes the next block, and gives the last one back.

@@ -56,14 +56,14 @@ func Decompress(r io.Reader) (*Decompressor, error) {
 	if err != nil && err != io.EOF {
 		return nil, err
 	}
-	switch {
-	case bytes.HasPrefix(start, []byte{0x1f, 0x8b}):
+	switch compressionOf(start) {
+	case Gzip:
 		z, err := gzip.NewReader(b)
 		if err != nil {
 			return nil, from.blame(err)
 		}
 		return &Decompressor{Compression: Gzip, r: z, source: from, close: func() { z.Close() }}, nil
-	case zstdMagic(start):
+	case Zstd:
 		z, err := zstd.NewReader(b, zstd.WithDecoderMaxWindow(windowMost), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(2))
 		if err != nil {
 			return nil, from.blame(err)
@@ -73,9 +73,15 @@ func Decompress(r io.Reader) (*Decompressor, error) {
 	return &Decompressor{r: b, source: from, close: func() {}}, nil
 }
 
-// zstdMagic knows frames, and frames that are to be skipped: an archive of zstd:chunked may begin with one.
-func zstdMagic(b []byte) bool {
-	return len(b) == 4 && (bytes.Equal(b, []byte{0x28, 0xb5, 0x2f, 0xfd}) || b[0]&0xf0 == 0x50 && bytes.Equal(b[1:], []byte{0x2a, 0x4d, 0x18}))
+// compressionOf knows the first bytes. For zstd those may be of a frame that is to be skipped: an archive of zstd:chunked can begin with one.
+func compressionOf(b []byte) Compression {
+	switch {
+	case bytes.HasPrefix(b, []byte{0x1f, 0x8b}):
+		return Gzip
+	case len(b) == 4 && (bytes.Equal(b, []byte{0x28, 0xb5, 0x2f, 0xfd}) || b[0]&0xf0 == 0x50 && bytes.Equal(b[1:], []byte{0x2a, 0x4d, 0x18})):
+		return Zstd
+	}
+	return Uncompressed
 }
 
 // Read gives what is in the stream.

@@ -246,3 +246,34 @@ func TestNoDirectory(t *testing.T) {
 	_, err = layer.Pack{Form: layer.AUFS}.Compare(ctx, io.Discard, "/", "/")
 	require.ErrorIs(t, err, syscall.EINVAL)
 }
+
+// TestFile: a plain file is read directly, from where it is, and is not believed more than anything else.
+func TestFile(t *testing.T) {
+	b := archive(t, dir("./"), file("a", strings.Repeat("a", 300_000)), file("b", "b"))
+	name := filepath.Join(t.TempDir(), "layer")
+	require.NoError(t, os.WriteFile(name, append([]byte("before"), b...), 0o600))
+	f, err := os.Open(name)
+	require.NoError(t, err)
+	defer f.Close()
+	apply := func(size int) (string, error) {
+		require.NoError(t, os.Truncate(name, int64(6+size)))
+		_, err := f.Seek(6, io.SeekStart)
+		require.NoError(t, err)
+		dst, _ := cage(t)
+		_, err = layer.Apply(ctx, dst, f)
+		return dst, err
+	}
+	dst, err := apply(len(b))
+	require.NoError(t, err)
+	require.Equal(t, b, diff(t, layer.Pack{}, dst))
+	for _, size := range []int{len(b) - 1024, len(b) - 1025, 300_000, 1536, 1024, 512, 100, 3, 0} {
+		_, err := apply(size)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF, size)
+		require.ErrorIs(t, err, layer.ErrCorrupt, size)
+	}
+	stopped, cancel := context.WithCancel(ctx)
+	cancel()
+	dst, _ = cage(t)
+	_, err = layer.Apply(stopped, dst, f)
+	require.ErrorIs(t, err, context.Canceled)
+}
