@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -164,18 +165,18 @@ func (w *wire) close() error {
 	return nil
 }
 
-// attach records a device in the plan. The name is what is printed of it; fresh makes the device of one start.
-func attach(p *plan.Plan, host, inside string, fresh func() device) {
+// attach records a device in the plan. The card is its name inside, the text what is printed of it; fresh makes the device of one start.
+func attach(p *plan.Plan, card, text string, fresh func() device) {
 	key := new(int)
 	of := func(r *plan.Run) device {
 		d, _ := r.Value(key).(device)
 		return d
 	}
-	p.Before(plan.Action{Name: "describe " + host, Undo: func(r *plan.Run) error { return of(r).unplug(wireOf(r)) }, Do: func(r *plan.Run) error {
+	p.Before(plan.Action{Name: "keep account of " + strconv.Quote(card), Undo: func(r *plan.Run) error { return of(r).unplug(wireOf(r)) }, Do: func(r *plan.Run) error {
 		r.Set(key, fresh())
 		return nil
 	}})
-	p.While(plan.Action{Name: inside,
+	p.While(plan.Action{Name: text,
 		Ready: func(r *plan.Run) error { return of(r).prepare(wireOf(r)) },
 		Do: func(r *plan.Run) error {
 			w := wireOf(r)
@@ -223,12 +224,4 @@ func only(p *plan.Plan) error {
 		return &Error{Op: "set the network", Err: fmt.Errorf("another part gives the sandbox devices: %w", syscall.EINVAL)}
 	}
 	return p.Claim(networkClaim)
-}
-
-// inNamespace runs f on a thread in the owner's network namespace, where /proc/sys/net shows its settings.
-func inNamespace(o *owner.Owner, f func() error) error { return owner.In(o.Net, f) }
-
-// sysctl writes a setting of a device of the host's side.
-func sysctl(name, value string) error {
-	return os.WriteFile("/proc/sys/net/"+name, []byte(value), 0)
 }

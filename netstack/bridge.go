@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -97,18 +96,27 @@ func (b Bridge) Apply(p *plan.Plan) error {
 	if b.Card, err = b.Card.claim(p); err != nil {
 		return err
 	}
-	attach(p, b.text(), fmt.Sprintf("veth %q, to a port of bridge %q", b.Card.Name, b.Name), func() device { return &port{Bridge: b} })
+	attach(p, b.Card.Name, b.text(), func() device { return &port{Bridge: b} })
 	return nil
 }
 
 func (b Bridge) text() string {
-	var pools []string
-	for _, s := range b.Subnets {
-		pools = append(pools, s.Prefix.String())
-	}
 	text := fmt.Sprintf("bridge %q", b.Name)
-	if len(pools) > 0 {
-		text += ", addresses of " + strings.Join(pools, ", ")
+	for i, s := range b.Subnets {
+		text += []string{" with addresses of ", ", "}[min(i, 1)] + s.Prefix.String()
+	}
+	text += fmt.Sprintf("; veth \"%s*\", %q inside", owner.Prefix, b.Card.Name)
+	if !b.Unchecked {
+		text += "; its own addresses only"
+	}
+	if b.Masquerade {
+		text += "; masquerade"
+	}
+	for _, q := range b.Publish {
+		text += fmt.Sprintf("; publish %d as %d", cmp.Or(q.To, q.Port), q.Port)
+	}
+	if b.policed() {
+		text += "; policy"
 	}
 	return text
 }

@@ -54,7 +54,7 @@ func (v Veth) Apply(p *plan.Plan) error {
 	if v.Card, err = v.Card.claim(p); err != nil {
 		return err
 	}
-	attach(p, "a cable to the host", fmt.Sprintf("veth %q, to the host's %q", v.Card.Name, cmp.Or(v.Host, owner.Prefix+"*")), func() device { return &cable{Veth: v, end: end} })
+	attach(p, v.Card.Name, fmt.Sprintf("veth %q, to the host's %q", v.Card.Name, cmp.Or(v.Host, owner.Prefix+"*")), func() device { return &cable{Veth: v, end: end} })
 	return nil
 }
 
@@ -198,7 +198,7 @@ func child(p *plan.Plan, kind, parent string, c Card, link func(netlink.LinkAttr
 	if err != nil {
 		return err
 	}
-	attach(p, fmt.Sprintf("%s of %q", kind, parent), fmt.Sprintf("%s %q of the host's %q", kind, c.Name, parent),
+	attach(p, c.Name, fmt.Sprintf("%s %q of the host's %q", kind, c.Name, parent),
 		func() device { return &offspring{kind: kind, parent: parent, Card: c, link: link} })
 	return nil
 }

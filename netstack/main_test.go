@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -60,13 +61,13 @@ func inside(what string, args []string) error {
 		}
 		return json.NewEncoder(os.Stdout).Encode(v)
 	case "dial": // says what the server at the address says
-		c, err := net.DialTimeout("tcp", args[0], time.Second)
+		c, err := net.DialTimeout("tcp", args[0], dialTime)
 		if err != nil {
 			return err
 		}
-		c.SetDeadline(time.Now().Add(3 * time.Second))
-		_, err = io.Copy(os.Stdout, c)
-		return err
+		return say(c)
+	case "spoof":
+		return spoof(args)
 	case "serve": // answers with a text, and the address that it is asked from
 		l, err := net.Listen("tcp", args[0])
 		if err != nil {
@@ -226,6 +227,9 @@ func (w *world) end() {
 // devices are the names of all devices of the host but loopback.
 func (w *world) devices() (names []string) {
 	all, err := netlink.LinkList()
+	for errors.Is(err, netlink.ErrDumpInterrupted) {
+		all, err = netlink.LinkList()
+	}
 	require.NoError(w.t, err)
 	for _, l := range all {
 		if l.Attrs().Name != "lo" {

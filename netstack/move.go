@@ -40,7 +40,7 @@ func (m Move) Apply(p *plan.Plan) error {
 	if m.Card, err = m.Card.claim(p); err != nil {
 		return err
 	}
-	attach(p, fmt.Sprintf("device %q", m.Device), fmt.Sprintf("move the host's %q, %q inside", m.Device, m.Card.Name), func() device { return &guest{Move: m} })
+	attach(p, m.Card.Name, fmt.Sprintf("move the host's %q, %q inside", m.Device, m.Card.Name), func() device { return &guest{Move: m} })
 	return nil
 }
 

@@ -44,7 +44,7 @@ func (t Tap) Apply(p *plan.Plan) error {
 	if t.Card, err = t.Card.claim(p); err != nil {
 		return err
 	}
-	attach(p, "a tap device", fmt.Sprintf("tap %q", t.Card.Name), func() device { return &tap{t} })
+	attach(p, t.Card.Name, fmt.Sprintf("tap %q", t.Card.Name), func() device { return &tap{t} })
 	return nil
 }
 

@@ -270,19 +270,18 @@ func TestTenThousand(t *testing.T) {
 	if os.Getenv("CAISSON_SLOW") != "" {
 		n = 2000
 	}
-	var best [2]time.Duration
+	var took [2]time.Duration // by the first and the last tenth
 	for i := range n {
 		begin := time.Now()
 		take(t, p)
-		d := time.Since(begin)
-		switch {
-		case i < n/10 && (best[0] == 0 || d < best[0]):
-			best[0] = d
-		case i >= n-n/10 && (best[1] == 0 || d < best[1]):
-			best[1] = d
+		switch d := time.Since(begin); {
+		case i < n/10:
+			took[0] += d
+		case i >= n-n/10:
+			took[1] += d
 		}
 	}
-	require.Less(t, best[1], 3*best[0], "the fastest of each tenth: a machine has other things to do, too")
+	require.Less(t, took[1], 3*took[0]+100*time.Millisecond, "with room for what else the machine has to do")
 }
 
 func BenchmarkTake(b *testing.B) {
