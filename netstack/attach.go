@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"sync"
@@ -51,9 +52,19 @@ func (w *wire) inside() (*netlink.Handle, error) {
 	if w.in != nil {
 		return w.in, nil
 	}
-	h, err := w.target.open()
+	h, err := w.target.open(believeNobody)
 	w.in = h
 	return h, err
+}
+
+// believeNobody has the devices that are made in the thread's network namespace from now on not ask for routers, and not believe those who say that they are one: the sandbox's routes are those of its
+// parts. Where hundreds are on one bridge, each question would also go to all of them.
+func believeNobody() error {
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_ra", []byte("0"), 0)
+	if errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
+		return nil
+	}
+	return failed(err, "set sysctl net/ipv6/conf/default/accept_ra of", "sandbox")
 }
 
 // home opens the host's network namespace. It is known from the start on, which has been on a thread that was there.

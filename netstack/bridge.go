@@ -214,15 +214,15 @@ func (t *port) plug(w *wire) error {
 	if t.Card.MAC == nil {
 		t.Card.MAC = freshMAC()
 	}
+	in, err := w.inside()
+	if err != nil {
+		return err
+	}
 	link := newVeth(t.cable, t.Card, w.target)
 	link.PeerMTU = uint32(cmp.Or(t.Card.MTU, t.mtu))
 	link.MTU, link.MasterIndex = t.mtu, t.index // a port with a smaller MTU would lower that of the whole bridge
 	if err := w.host.LinkAdd(link); err != nil {
 		return failed(err, fmt.Sprintf("create veth %q with the end %q in", t.cable, t.Card.Name), "sandbox")
-	}
-	in, err := w.inside()
-	if err != nil {
-		return err
 	}
 	// The packet filter and the network have locks of their own, so both can be worked at. The host's end comes last: nothing passes without the rules.
 	guarded := make(chan error, 1)

@@ -67,16 +67,16 @@ type cable struct {
 func (c *cable) prepare(*wire) error { return nil }
 
 func (c *cable) plug(w *wire) error {
+	in, err := w.inside()
+	if err != nil {
+		return err
+	}
 	c.end.Name = cmp.Or(c.Host, w.owner.Name())
 	link := newVeth(c.end.Name, c.Card, w.target)
 	if err := w.host.LinkAdd(link); err != nil {
 		return failed(err, fmt.Sprintf("create veth with the end %q in the sandbox and", c.Card.Name), c.end.Name)
 	}
 	c.made = c.end.Name
-	in, err := w.inside()
-	if err != nil {
-		return err
-	}
 	if err := owner.In(w.owner.Net, func() error { return deaf(c.made) }); err != nil {
 		return err
 	}
@@ -223,14 +223,14 @@ func (o *offspring) prepare(w *wire) error {
 }
 
 func (o *offspring) plug(w *wire) error {
+	in, err := w.inside()
+	if err != nil {
+		return err
+	}
 	a := netlink.NewLinkAttrs()
 	a.Name, a.MTU, a.HardwareAddr, a.ParentIndex, a.Namespace = o.Name, o.MTU, o.MAC, o.index, w.target.here()
 	if err := w.host.LinkAdd(o.link(a)); err != nil {
 		return failed(err, fmt.Sprintf("create %s of %q in the sandbox:", o.kind, o.parent), o.Name)
-	}
-	in, err := w.inside()
-	if err != nil {
-		return err
 	}
 	return o.Card.configure(in, addresses{})
 }

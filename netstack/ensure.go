@@ -5,6 +5,7 @@ package netstack
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -51,7 +52,7 @@ func (b *Bridge) alone(f func(*owner.Owner) error) error {
 // ensure gives the bridge, complete.
 func (b Bridge) ensure(o *owner.Owner) (netlink.Link, error) {
 	link, err := o.Handle.LinkByName(b.Name)
-	if err == nil && b.lacks(o.Handle, link) == nil {
+	if err == nil && b.lacks(o, link) == nil {
 		return link, nil
 	}
 	unlock, err := lockBridge(o, b.Name)
@@ -197,19 +198,35 @@ func (b Bridge) matches(link netlink.Link) error {
 }
 
 // lacks reports, as an error, what the bridge lacks.
-func (b Bridge) lacks(h *netlink.Handle, link netlink.Link) error {
+func (b Bridge) lacks(o *owner.Owner, link netlink.Link) error {
 	if err := b.matches(link); err != nil {
 		return err
 	}
 	if link.Attrs().Flags&unix.IFF_UP == 0 {
 		return syscall.ENETDOWN
 	}
-	missing, err := b.missing(h, link)
-	if err == nil && len(missing) > 0 {
-		err = syscall.EADDRNOTAVAIL
-	}
+	// The kernel has no list of one device's addresses but goes through all devices for it, so a process looks once while it has sandboxes: who takes an address off a bridge that is in use means to.
+	_, err := o.Keep(wholeKey{link.Attrs().Index, fmt.Sprint(b.gateways())}, func() (io.Closer, error) {
+		missing, err := b.missing(o.Handle, link)
+		if err == nil && len(missing) > 0 {
+			err = syscall.EADDRNOTAVAIL
+		}
+		return nothing{}, err
+	})
 	return err
 }
+
+// wholeKey stands for a bridge whose addresses are there.
+type wholeKey struct {
+	index     int
+	addresses string
+}
+
+// nothing needs no closing.
+type nothing struct{}
+
+// Close does nothing.
+func (nothing) Close() error { return nil }
 
 func (b Bridge) gateways() (all []netip.Prefix) {
 	for _, s := range b.Subnets {

@@ -68,9 +68,14 @@ func (t target) do(f func() error) error {
 	return <-done
 }
 
-// open gives a handle that speaks to the namespace from any thread: a socket belongs to the namespace in which it was made.
-func (t target) open() (h *netlink.Handle, err error) {
+// open gives a handle that speaks to the namespace from any thread: a socket belongs to the namespace in which it was made. The functions are called there before.
+func (t target) open(first ...func() error) (h *netlink.Handle, err error) {
 	err = t.do(func() error {
+		for _, f := range first {
+			if err := f(); err != nil {
+				return err
+			}
+		}
 		h, err = newHandle()
 		return err
 	})
