@@ -24,6 +24,7 @@ type unpacker struct {
 	tar      *tar.Reader
 	entry    string              // under way
 	made     map[uint64]struct{} // keys of what this layer has put there: whiteouts do not concern it
+	implied  int64               // directories that no entry has named
 	deleting bool                // a directory as such, and not only what is in it
 	totals   Totals
 	said     time.Time // when progress was reported
@@ -59,19 +60,23 @@ func (u *unpacker) entries() error {
 			return u.damaged(err)
 		}
 		u.entry = h.Name
-		if u.totals.Entries++; u.totals.Entries > u.Limits.Entries {
-			return refuse(IsTooMany, "")
+		u.totals.Entries++
+		if err := u.count(); err != nil {
+			return err
 		}
 		if err := u.one(h); err != nil {
 			return err
 		}
-		if h.Size > 0 && h.Typeflag != tar.TypeXGlobalHeader {
-			if _, err := io.Copy(io.Discard, u.tar); err != nil {
-				return u.damaged(err)
-			}
-		}
 		u.report(time.Now())
 	}
+}
+
+// count refuses too many names. A single entry can have thousands of directories on its way, so those count, too.
+func (u *unpacker) count() error {
+	if u.totals.Entries+u.implied > u.Limits.Entries {
+		return refuse(IsTooMany, "")
+	}
+	return nil
 }
 
 // end reads what follows the archive: the checksum of a compressed layer comes last.
@@ -173,6 +178,10 @@ func (u *unpacker) place(h *tar.Header, m *meta, dir *node, name string) error {
 
 // makeParent makes a directory that no entry has named.
 func (u *unpacker) makeParent(n *node, name string) error {
+	u.implied++
+	if err := u.count(); err != nil {
+		return err
+	}
 	dir, err := u.tree.fd(n)
 	if err != nil {
 		return err

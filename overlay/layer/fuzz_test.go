@@ -26,7 +26,7 @@ func FuzzApply(f *testing.F) {
 	for _, c := range hostile() {
 		f.Add(archive(f, c.layer...), byte(1))
 	}
-	f.Add(archive(f, everything()...), byte(2))
+	f.Add(archive(f, everything(f)...), byte(2))
 	f.Add(archive(f, symlink("l", "../outside"), file("l/secret", "x"), hardlink("h", "out/secret"), file("out/secret", "x")), byte(0))
 	f.Add(sparse(1<<20), byte(3))
 	f.Fuzz(func(t *testing.T, b []byte, how byte) {

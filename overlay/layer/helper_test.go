@@ -9,8 +9,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -259,4 +261,37 @@ func detached(t testing.TB, fstype string, options ...string) string {
 	require.NoError(t, err)
 	t.Cleanup(func() { unix.Close(fd) })
 	return fmt.Sprintf("/proc/self/fd/%d", fd)
+}
+
+// attached makes a file system that is mounted in a mount namespace of this test's thread, and gives its path. Before Linux 6.15 overlay takes no directory of a
+// mount that is attached nowhere.
+func attached(t testing.TB, fstype string, options ...string) string {
+	t.Helper()
+	if !root {
+		t.Skip("needs root, to mount")
+	}
+	runtime.LockOSThread() // for ever: the thread ends with the test
+	require.NoError(t, unix.Unshare(unix.CLONE_NEWNS|unix.CLONE_FS))
+	require.NoError(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	dir := t.TempDir()
+	require.NoError(t, unix.Mount(fstype, dir, fstype, 0, strings.Join(options, ",")))
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir
+}
+
+// userAttrs reports whether the file system of the tests has attributes of user: tmpfs does since Linux 6.6.
+func userAttrs(t testing.TB) bool {
+	t.Helper()
+	err := unix.Setxattr(t.TempDir(), "user.test", []byte("x"), 0)
+	if err != syscall.ENOTSUP {
+		require.NoError(t, err)
+	}
+	return err == nil
+}
+
+func needUserAttrs(t testing.TB) {
+	t.Helper()
+	if !userAttrs(t) {
+		t.Skip("the file system of the tests has no attributes of user")
+	}
 }

@@ -95,6 +95,10 @@ func (u *unpacker) regular(h *tar.Header, m *meta, dir *node, name string, key u
 
 // block reads the next part of a file.
 func (u *unpacker) block(left int64) ([]byte, error) {
+	// Holes of an archive are not read from anywhere, so nothing else would end a large one.
+	if err := firstError(u.ctx.Err(), u.crew.failure()); err != nil {
+		return nil, err
+	}
 	b := u.crew.buffer()
 	n, err := io.ReadFull(u.tar, b[:min(left, blockSize)])
 	if err != nil && left > 0 {

@@ -40,7 +40,8 @@ func Diff(ctx context.Context, w io.Writer, upper string) (Totals, error) {
 
 // Diff writes a layer with all that is in a directory. Of an overlay mount only the upper directory is read, so that it costs what has changed and not what is
 // there. Names are sorted, and of one directory whiteouts come first; the root directory is an entry, "./". Two names of one file are a hard link. Holes are
-// written as zeros. Sockets are left out, and counted.
+// written as zeros. Sockets are left out, and counted. Attributes are those of user and trusted, access control lists and file capabilities; labels of
+// security modules are the host's, and left out.
 //
 // The directory may be hostile, and may change: no link is followed, only regular files are opened, and one that changes while it is read is an error,
 // IsChanged. Form Overlay takes CAP_SYS_ADMIN in the initial user namespace: without it the kernel hides which directories are opaque. What was made with metacopy or redirect_dir is refused

@@ -3,6 +3,7 @@ package layer_test
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math"
@@ -55,6 +56,7 @@ func hostile() map[string]struct {
 		"unknown special":     {[]entry{file(".wh..wh.plnk", "")}, layer.IsBadWhiteout},
 		"special in special":  {[]entry{file(".wh..wh..wh.x", "")}, layer.IsBadWhiteout},
 		"below a whiteout":    {[]entry{file(".wh.x/bad", "")}, layer.IsBadWhiteout},
+		"whiteout with text":  {[]entry{file(".wh.bad", "x")}, layer.IsBadWhiteout},
 		"directory whiteout":  {[]entry{dir(".wh.bad")}, layer.IsBadWhiteout},
 		"unknown type":        {[]entry{kind("bad", 'Q')}, layer.IsUnknown},
 		"owner -1":            {[]entry{{tar.Header{Name: "bad", Uid: id(math.MaxUint32), Gid: 1}, ""}}, layer.IsBadOwner},
@@ -74,7 +76,7 @@ func id(n int64) int { return int(n) }
 func TestThreatsLayers(t *testing.T) {
 	steady(t)
 	for name, c := range hostile() {
-		for _, form := range append(forms(), layer.Plain) {
+		for _, form := range append(forms(t), layer.Plain) {
 			t.Run(name+" "+form.String(), func(t *testing.T) {
 				dst, outside := cage(t)
 				require.NoError(t, os.Symlink(outside, filepath.Join(dst, "out")))
@@ -188,6 +190,7 @@ func TestLimits(t *testing.T) {
 	}{
 		"entries": {layer.Limits{Entries: 2}, []entry{file("a", ""), file("b", ""), file("bad", "")}, layer.IsTooMany},
 		"bytes":   {layer.Limits{Bytes: 10}, []entry{file("a", "12345"), file("bad", "123456")}, layer.IsTooLarge},
+		"implied": {layer.Limits{Entries: 9}, []entry{file("a/b", ""), file("c/d/e/f/g/h/i/bad", "")}, layer.IsTooMany},
 		"depth":   {layer.Limits{Depth: 3}, []entry{dir("a/b/c"), file("a/b/c/d", ""), dir("a/b/c/bad")}, layer.IsTooDeep},
 		"parents": {layer.Limits{Depth: 3}, []entry{file("a/b/c/d/bad", "")}, layer.IsTooDeep},
 		"linked":  {layer.Limits{Depth: 3}, []entry{dir("a/b/c"), symlink("l", "a/b/c"), dir("l/bad")}, layer.IsTooDeep},
@@ -304,6 +307,17 @@ func TestEndlessEnd(t *testing.T) {
 	var refused *layer.RefusedError
 	require.ErrorAs(t, err, &refused)
 	require.Equal(t, layer.IsTooLarge, refused.Why)
+}
+
+// TestHoleCancelled: a hole of a terabyte is not read from anywhere, and ends with the context all the same.
+func TestHoleCancelled(t *testing.T) {
+	dst, _ := cage(t)
+	stopped, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	_, err := layer.Unpack{Unprivileged: !root}.Apply(stopped, dst, bytes.NewReader(sparse(1<<40)))
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Less(t, time.Since(began), 5*time.Second)
 }
 
 func TestRefusalStrings(t *testing.T) {

@@ -56,6 +56,7 @@ type node struct {
 	refs     atomic.Int32 // those who use fd
 	inherits bool         // has a default access control list, which new files inherit
 	dead     bool         // removed, or its parent is
+	pruned   bool         // what the lower layers had in it is gone
 	mode     uint32       // permissions that it had
 	loosened bool         // has been made accessible to us for the time being
 	meta     *meta        // what is set at the end; nil: nothing

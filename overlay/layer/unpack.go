@@ -43,7 +43,7 @@ const NoLimit int64 = math.MaxInt64
 
 // Limits are what a layer may be at most. Zero in a field is the default.
 type Limits struct {
-	Entries int64 // names in the archive; by default 10 million
+	Entries int64 // names in the archive, and directories on the way that have no entry; by default 2 million, which may take some hundred megabytes of memory
 	Bytes   int64 // contents of all files together, holes included, and what follows the end of the archive; by default 1 TiB
 	Depth   int64 // levels of directories; by default 16,384
 }
@@ -52,7 +52,7 @@ func (l Limits) orDefault() Limits {
 	for _, f := range []struct {
 		field *int64
 		value int64
-	}{{&l.Entries, 10_000_000}, {&l.Bytes, 1 << 40}, {&l.Depth, 16384}} {
+	}{{&l.Entries, 2_000_000}, {&l.Bytes, 1 << 40}, {&l.Depth, 16384}} {
 		if *f.field == 0 {
 			*f.field = f.value
 		}

@@ -18,11 +18,8 @@ func (u *unpacker) whiteout(p place, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeLink { // aufs has them as hard links of one file
+	if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeLink || h.Size > 0 { // aufs has them as hard links of one file
 		return refuse(IsBadWhiteout, "")
-	}
-	if h.Size > u.Limits.Bytes {
-		return refuse(IsTooLarge, "")
 	}
 	dir, err := u.tree.lookup(p.dir)
 	if err != nil {
@@ -108,8 +105,12 @@ func setOpaque(fd int, form Form) error {
 // prune removes from a directory, and from those below it in which this layer has been, what is not this layer's. It goes from
 // directory to directory without keeping any open, however deep they are.
 func (u *unpacker) prune(n *node) error {
+	if n.pruned { // all that is there is this layer's
+		return nil
+	}
 	visited := []*node{n}
 	for i := 0; i < len(visited); i++ {
+		visited[i].pruned = true
 		for removed := true; removed; {
 			var below []*node
 			var err error

@@ -19,6 +19,7 @@ import (
 const (
 	maxLayers = 1000 // of an image
 	maxNested = 4    // indexes in indexes
+	maxImages = 1000 // of an archive, and of an index
 )
 
 // wanted is an image as its archive describes it.
@@ -134,8 +135,9 @@ func readLayout(src source) ([]wanted, error) {
 		return nil, err
 	}
 	var list []wanted
+	left := maxImages
 	for _, d := range index.Manifests {
-		w, err := readDescriptor(src, d, 0)
+		w, err := readDescriptor(src, d, 0, &left)
 		if err != nil {
 			return nil, err
 		}
@@ -193,7 +195,12 @@ const (
 )
 
 // readDescriptor reads an image, or finds it in an index of platforms. What is for another platform, or no image, gives nil.
-func readDescriptor(src source, d v1.Descriptor, nested int) (*wanted, error) {
+//
+// What is left counts down over all indexes: one that names another a thousand times, which does so, too, would take for ever.
+func readDescriptor(src source, d v1.Descriptor, nested int, left *int) (*wanted, error) {
+	if *left--; *left < 0 {
+		return nil, malformed("more than %d images", maxImages)
+	}
 	if d.Platform != nil && (d.Platform.OS != "linux" || d.Platform.Architecture != runtime.GOARCH) {
 		return nil, nil
 	}
@@ -216,7 +223,7 @@ func readDescriptor(src source, d v1.Descriptor, nested int) (*wanted, error) {
 		return nil, err
 	}
 	for _, sub := range index.Manifests {
-		w, err := readDescriptor(src, sub, nested+1)
+		w, err := readDescriptor(src, sub, nested+1, left)
 		if err != nil {
 			return nil, err
 		}
@@ -317,6 +324,9 @@ func readDocker(src source) ([]wanted, error) {
 		names := i.RepoTags
 		if len(names) == 0 {
 			names = []string{string(digest.FromBytes(b))}
+		}
+		if len(list)+len(names) > maxImages {
+			return nil, malformed("more than %d images", maxImages)
 		}
 		for _, name := range names {
 			tagged := *w

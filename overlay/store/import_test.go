@@ -217,6 +217,16 @@ func TestImportHostile(t *testing.T) {
 				l.index.Manifests = []v1.Descriptor{l.blob(t, v1.MediaTypeImageIndex, l.index)}
 			}
 		}, syscall.EINVAL},
+		"index that fans out": {func(t *testing.T, l *layout) {
+			l.index.Manifests = []v1.Descriptor{}
+			for range 3 {
+				d := l.blob(t, v1.MediaTypeImageIndex, l.index)
+				l.index.Manifests = nil
+				for range 500 {
+					l.index.Manifests = append(l.index.Manifests, d)
+				}
+			}
+		}, syscall.EINVAL},
 		"fifo": {func(t *testing.T, l *layout) {
 			l.finish(t)
 			name := filepath.Join(l.dir, "blobs/sha256", l.manifest.Layers[0].Digest.Encoded())

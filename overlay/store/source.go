@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/caisson-dev/caisson/overlay/layer"
 )
 
@@ -181,6 +183,9 @@ func (a *archive) index(ctx context.Context) error {
 		}
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if len(h.Name) >= unix.PathMax || len(h.Linkname) >= unix.PathMax {
+			continue // nothing that an image has, and a thousand of them take the memory of the machine
 		}
 		name := path.Clean(h.Name)
 		switch h.Typeflag {

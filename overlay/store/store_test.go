@@ -340,7 +340,10 @@ func TestKilled(t *testing.T) {
 			cmd, out := other(t, s.Path, "add")
 			others, outs = append(others, cmd), append(outs, out)
 		}
-		time.Sleep(time.Duration(30+i*17%200) * time.Millisecond)
+		if i == 0 { // how long it takes until something is there
+			require.Eventually(t, func() bool { l, err := s.Layers(); return err == nil && len(l) > 0 }, time.Minute, 5*time.Millisecond)
+		}
+		time.Sleep(time.Duration(i*37%200) * time.Millisecond)
 		for n, cmd := range others {
 			require.NoError(t, cmd.Process.Kill())
 			cmd.Wait()
