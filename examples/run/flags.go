@@ -30,7 +30,8 @@ type flags struct {
 	groups               []string
 	hostname, domainname string
 
-	network, pid, ipc, uts, cgroupns string
+	network                 network
+	pid, ipc, uts, cgroupns string
 
 	capAdd, capDrop caps.Set
 	privileged      bool
@@ -75,7 +76,7 @@ func (f *flags) check() error {
 	case f.uts == "host" && (f.hostname != "" || f.domainname != ""):
 		return errors.New("--hostname and --domainname do not go with --uts host: they would be the host's own")
 	}
-	return nil
+	return f.network.check()
 }
 
 // define gives the flags their names.
@@ -97,7 +98,7 @@ func (f *flags) define() *flag.FlagSet {
 	def(text(&f.hostname), "hostname", "h")
 	def(text(&f.domainname), "domainname")
 	def(choice(&f.userns, "host", "keep-id", "auto"), "userns")
-	def(choice(&f.network, "none", "host"), "network", "net")
+	f.network.define(def)
 	def(choice(&f.pid, "private", "host"), "pid")
 	def(choice(&f.ipc, "private", "host"), "ipc")
 	def(choice(&f.uts, "private", "host"), "uts")

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,15 +35,28 @@ func TestMain(m *testing.M) {
 // programs is a directory that everybody may read, with the programs run and tool.
 var programs = sync.OnceValue(func() string {
 	dir, err := os.MkdirTemp("", "caisson-run")
+	name := filepath.Join(dir, "run")
 	self, e1 := os.Executable()
 	b, e2 := os.ReadFile(self)
-	err = errors.Join(err, e1, e2, os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(dir, "run"), b, 0o755),
-		os.Symlink("run", filepath.Join(dir, "tool")))
+	err = errors.Join(err, e1, e2, os.Chmod(dir, 0o755), os.WriteFile(name, b, 0o755), os.Symlink("run", filepath.Join(dir, "tool")))
 	if err != nil {
 		panic(err)
 	}
+	if dynamic(name) {
+		relink(name)
+	}
 	return dir
 })
+
+// relink makes the program again, without libraries: with a C compiler package net has some. Where there is no go to do it, tests that need such a
+// program are skipped.
+func relink(name string) {
+	c := exec.Command("go", "test", "-c", "-o", name+".static", ".")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if c.Run() == nil {
+		os.Rename(name+".static", name)
+	}
+}
 
 // inside is where the programs are in a sandbox that has the host's root.
 const inside = "/tmp/programs"
@@ -162,14 +176,18 @@ func rootfs(t *testing.T) string {
 // needStatic: the test binary is the only program in the root directory, without libraries.
 func needStatic(t *testing.T) {
 	t.Helper()
-	f, err := elf.Open(filepath.Join(programs(), "run"))
-	must(t, err)
-	defer f.Close()
-	for _, p := range f.Progs {
-		if p.Type == elf.PT_INTERP {
-			t.Skip("the test binary is dynamically linked, as with -race: it does not work alone in a root directory")
-		}
+	if dynamic(filepath.Join(programs(), "run")) {
+		t.Skip("the test binary is dynamically linked, and there is no go to make another one: it does not work alone in a root directory")
 	}
+}
+
+func dynamic(name string) bool {
+	f, err := elf.Open(name)
+	if err != nil {
+		panic(err)
+	}
+	defer f.Close()
+	return slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
 }
 
 func must(t *testing.T, err error) {

@@ -29,12 +29,16 @@ type mount struct {
 }
 
 // mounts gives all of them, parents before what is below them.
-func (f *flags) mounts() ([]plan.Primitive, error) {
+func (f *flags) mounts(host string) ([]plan.Primitive, error) {
 	all, err := f.asked()
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range slices.Concat(f.defaults(), f.sys(all)) {
+	files, err := f.files(host)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range slices.Concat(f.defaults(), f.sys(all), files) {
 		if !slices.ContainsFunc(all, func(m mount) bool { return m.at == d.at }) {
 			all = append(all, d)
 		}
@@ -83,7 +87,7 @@ func (f *flags) defaults() (all []mount) {
 	}
 	// In /run are the sockets of the host's daemons. A read-only file system would not keep anyone from using them.
 	all = append(all, mount{"/run", chroot.Tmpfs{Path: "/run", Mode: 0o755}})
-	if f.network == "host" {
+	if f.network.kind == "host" {
 		all = append(all, resolver()...)
 	}
 	return all

@@ -35,7 +35,7 @@ func TestParse(t *testing.T) {
 		{"--rm --init --read-only --explain x", flags{rm: true, init: true, readOnly: true, explain: true, command: []string{"x"}}},
 		{"--userns= --network= --timeout 1m30s x", flags{timeout: 90 * time.Second, command: []string{"x"}}},
 		{"--network host --pid host --ipc host --uts host --cgroupns host --userns host x",
-			flags{network: "host", pid: "host", ipc: "host", uts: "host", cgroupns: "host", userns: "host", command: []string{"x"}}},
+			flags{network: network{kind: "host"}, pid: "host", ipc: "host", uts: "host", cgroupns: "host", userns: "host", command: []string{"x"}}},
 		{"-v /a:/b -v /c/:/d/../e:ro x", flags{command: []string{"x"},
 			volumes: []volume{{Bind: chroot.Bind{Source: "/a", Target: "/b"}}, {Bind: chroot.Bind{Source: "/c", Target: "/e", ReadOnly: true}}}}},
 		{"--tmpfs /a --tmpfs /b:size=1k,mode=1700 x", flags{command: []string{"x"},

@@ -25,10 +25,10 @@ func (f *flags) paths() []plan.Primitive {
 	return []plan.Primitive{chroot.Mask(masks), chroot.ReadOnly(readOnly)}
 }
 
-// sys is a /sys of the sandbox's own, with its network devices, and in it its control group. With the host's network, and
+// sys is a /sys of the sandbox's own, with its network devices, and in it its control group. With the host's network or another's, and
 // where the kernel would refuse another one, there is that of the host's root, read-only, or none.
 func (f *flags) sys(asked []mount) (all []mount) {
-	if f.network == "host" || !f.hasRoomForSys() || f.revealing() {
+	if !f.network.own() || !f.hasRoomForSys() || f.revealing() {
 		return nil
 	}
 	all = append(all, mount{"/sys", chroot.Sysfs{Writable: f.privileged}})

@@ -53,11 +53,15 @@ func (f *flags) parts(who account, host string) ([]plan.Primitive, error) {
 		return nil, err
 	}
 	parts := append(ids, f.namespaces(), f.root())
-	mounts, err := f.mounts()
+	mounts, err := f.mounts(host)
 	if err != nil {
 		return nil, err
 	}
-	parts = append(parts, mounts...)
+	network, err := f.network.part(host)
+	if err != nil {
+		return nil, err
+	}
+	parts = append(append(parts, mounts...), network)
 	if f.uts != "host" {
 		parts = append(parts, namespaces.Hostname(host))
 	}
@@ -81,13 +85,13 @@ func (f *flags) parts(who account, host string) ([]plan.Primitive, error) {
 	return append(parts, caisson.Session{}, caisson.DieWithParent{}, f.capabilities(), f.credentials(who)), nil
 }
 
-// namespaces are those of docker run, except that the network is an empty one. The user namespace is added by ids.
+// namespaces are those of docker run. The user namespace is added by ids, that of the network by its part.
 func (f *flags) namespaces() namespaces.Set {
 	set := namespaces.Mount
 	for _, n := range []struct {
 		mode string
 		kind namespaces.Set
-	}{{f.network, namespaces.Net}, {f.pid, namespaces.PID}, {f.ipc, namespaces.IPC}, {f.uts, namespaces.UTS}, {f.cgroupns, namespaces.Cgroup}} {
+	}{{f.pid, namespaces.PID}, {f.ipc, namespaces.IPC}, {f.uts, namespaces.UTS}, {f.cgroupns, namespaces.Cgroup}} {
 		if n.mode != "host" {
 			set |= n.kind
 		}

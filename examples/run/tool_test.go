@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -68,6 +69,13 @@ func tool(what string, args []string) int {
 			fmt.Println(st.Mode(), int64(fs.Blocks)*int64(fs.Bsize), fs.Type == unix.TMPFS_MAGIC)
 		}
 		return toolResult(err)
+	case "serve":
+		return toolServe(args[0])
+	case "ask":
+		return toolAsk(args[0])
+	case "addresses":
+		all, _ := net.InterfaceAddrs()
+		fmt.Println(all)
 	case "interfaces":
 		toolInterfaces()
 	case "processes":
@@ -186,6 +194,33 @@ func toolCat(args []string) int {
 	}
 	_, err := io.Copy(os.Stdout, in)
 	return toolResult(err)
+}
+
+// toolServe answers who connects, for ever.
+func toolServe(addr string) int {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return toolResult(err)
+	}
+	fmt.Println("ready")
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return toolResult(err)
+		}
+		fmt.Fprintln(c, "hello", c.RemoteAddr().(*net.TCPAddr).IP)
+		c.Close()
+	}
+}
+
+// toolAsk prints what a server says.
+func toolAsk(addr string) int {
+	c, err := net.DialTimeout("tcp", addr, 2*time.Second)
+	if err != nil {
+		return toolResult(err)
+	}
+	io.Copy(os.Stdout, c)
+	return 0
 }
 
 func toolInterfaces() {

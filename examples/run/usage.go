@@ -39,7 +39,7 @@ Identity
                                (default: host for root; for others one in which they are root)
 
 Isolation
-      --network none|host      (default: none, a loopback interface that is down)
+      --network none|host      (default: none, with a loopback interface only)
       --pid host               share the host's processes; likewise --ipc host and --uts host
       --cgroupns private|host  (default: private)
       --cap-add CAP            give root inside a capability, or ALL; may be repeated
@@ -70,6 +70,22 @@ Isolation
                                without --userns it may do anything to the host
       --ulimit NAME=SOFT[:HARD]
                                resource limit, such as nofile=1024; may be repeated
+
+Network: --network also takes these, which need root and, for bridge, nf_tables in the kernel
+          bridge[:NAME]        a card on a bridge of the host's, which is made when it is not there (default:
+                               caisson0), behind the host's address; allows forwarding on the host
+          container:PID        the network of that process
+          macvlan:PARENT       a card with an address of its own on the network of a device of the host's
+          ipvlan:PARENT        the same with the device's hardware address
+  -p, --publish [ADDRESS:][PORT[-LAST]:]PORT[-LAST][/tcp|udp|sctp]
+                               a port of the bridge's card on the host; may be repeated
+      --ip ADDRESS[/BITS]      of the card, also --ip6 (default: the bridge's next free ones)
+      --mac-address ADDRESS    (default: random)
+      --dns ADDRESS            nameserver, also --dns-search, --dns-option; may be repeated (default: the host's, if
+                               the sandbox can reach them)
+      --add-host NAME:ADDRESS  line of /etc/hosts; may be repeated
+                               /etc/resolv.conf, /etc/hosts and /etc/hostname are the sandbox's own; in the host's
+                               own root those that are there
 
 Resources: with any of these flags the command has a control group, which takes root or a delegated group
   -m, --memory SIZE            of all processes; above it they are killed (exit code 137)

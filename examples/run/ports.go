@@ -1,0 +1,92 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/caisson-dev/caisson/netstack"
+	"github.com/caisson-dev/caisson/netstack/firewall"
+)
+
+// parsePort reads docker run's [ADDRESS:][PORT[-LAST]:]PORT[-LAST][/PROTOCOL]. Without a port of the host, or with 0, the host chooses one.
+func parsePort(s string) (p netstack.Port, err error) {
+	rest, proto, given := strings.Cut(s, "/")
+	if given {
+		if p.Protocol, err = parseProtocol(proto); err != nil {
+			return p, err
+		}
+	}
+	host, inside := "", rest
+	if i := strings.LastIndexByte(rest, ':'); i >= 0 {
+		host, inside = rest[:i], rest[i+1:]
+	}
+	if p.Addr, host, err = hostAddress(host); err != nil {
+		return p, err
+	}
+	to, toLast, err := parseRange(inside)
+	if err != nil || to == 0 {
+		return p, errors.Join(err, invalidIf(to == 0 && err == nil, "a port of the sandbox is missing"))
+	}
+	p.To = to
+	if host == "" {
+		return p, invalidIf(toLast != 0, "a range needs one of the host, too")
+	}
+	if p.Port, p.Last, err = parseRange(host); err != nil {
+		return p, err
+	}
+	return p, invalidIf(length(p.Port, p.Last) != length(to, toLast), "the ranges are not of the same length")
+}
+
+func parseProtocol(s string) (firewall.Protocol, error) {
+	for name, p := range map[string]firewall.Protocol{"tcp": firewall.TCP, "udp": firewall.UDP, "sctp": firewall.SCTP} {
+		if name == s {
+			return p, nil
+		}
+	}
+	return 0, fmt.Errorf("not one of tcp, udp, sctp: %q", s)
+}
+
+// hostAddress takes the address off what is said of the host; left is the port.
+func hostAddress(s string) (addr netip.Addr, port string, err error) {
+	i := strings.LastIndexByte(s, ':')
+	if strings.HasSuffix(s, "]") {
+		i = len(s)
+	}
+	if i < 0 {
+		return addr, s, nil
+	}
+	addr, err = netip.ParseAddr(strings.Trim(s[:i], "[]"))
+	return addr, s[min(i+1, len(s)):], err
+}
+
+// parseRange reads PORT or PORT-LAST; last is 0 without one.
+func parseRange(s string) (first, last uint16, err error) {
+	a, b, given := strings.Cut(s, "-")
+	if first, err = parsePortNumber(a); err != nil || !given {
+		return first, 0, err
+	}
+	last, err = parsePortNumber(b)
+	return first, last, errors.Join(err, invalidIf(err == nil && last < first, "a range that ends before it begins"))
+}
+
+func parsePortNumber(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || s != strconv.FormatUint(n, 10) {
+		return 0, fmt.Errorf("not a port: %q", s)
+	}
+	return uint16(n), nil
+}
+
+func length(first, last uint16) int { return max(int(last)-int(first), 0) }
+
+func invalidIf(bad bool, text string) error {
+	if bad {
+		return errors.New(text)
+	}
+	return nil
+}
