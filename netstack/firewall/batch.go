@@ -22,13 +22,13 @@ func bufferSize(c *netlink.Conn) error {
 
 // exists reports whether our tables are there. Of two, one alone is what somebody else has left.
 func (f *Firewall) exists() (bool, error) {
+	list, err := f.conn.ListTablesOfFamily(nftables.TableFamilyUnspecified)
+	if err != nil {
+		return false, refused("", err)
+	}
 	n := 0
-	for _, t := range []*nftables.Table{f.inet, f.bridge} {
-		list, err := f.conn.ListTablesOfFamily(t.Family)
-		if err != nil {
-			return false, refused("", err)
-		}
-		if slices.ContainsFunc(list, func(o *nftables.Table) bool { return o.Name == t.Name }) {
+	for _, t := range list {
+		if t.Name == tableName && (t.Family == f.inet.Family || t.Family == f.bridge.Family) {
 			n++
 		}
 	}
@@ -36,14 +36,20 @@ func (f *Firewall) exists() (bool, error) {
 		f.removeTables()
 		return false, f.commit("")
 	}
-	return n == 2, nil
+	f.there = n == 2
+	return f.there, nil
 }
 
 // replace changes the tables from one state of an owner to the next, in one transaction.
 func (f *Firewall) replace(id string, old, next state) error {
-	there, err := f.exists()
-	if err != nil {
-		return err
+	// For who has nothing yet it is enough that the tables were there a while ago: if they are not, the kernel says so.
+	guessed := f.there && len(old.elements) == 0
+	there := guessed
+	if !guessed {
+		var err error
+		if there, err = f.exists(); err != nil {
+			return err
+		}
 	}
 	f.rebuilt = !there
 	if !there {
@@ -58,7 +64,11 @@ func (f *Firewall) replace(id string, old, next state) error {
 	f.changeElements(id, next.elements, old.elements, f.conn.SetAddElements)
 	f.noteLocalnet(next.local)
 	f.step("change the tables")
-	err = f.commit(id)
+	err := f.commit(id)
+	f.there = err == nil
+	if errors.Is(err, syscall.ENOENT) && guessed {
+		return f.replace(id, old, next)
+	}
 	if errors.Is(err, syscall.ENOENT) && len(old.elements) > 0 { // somebody else has removed the tables, and another owner made them again
 		if err := f.clean([]string{id}); err != nil {
 			return err

@@ -11,13 +11,13 @@ import (
 )
 
 // bridgeMACs looks up the bridges of cards.
-func (r Rules) bridgeMACs() (map[string]net.HardwareAddr, error) {
+func (f *Firewall) bridgeMACs(r Rules) (map[string]net.HardwareAddr, error) {
 	macs := map[string]net.HardwareAddr{}
 	for _, c := range r.Cards {
 		if c.Bridge == "" || macs[c.Bridge] != nil {
 			continue
 		}
-		l, err := device(c.Bridge)
+		l, err := f.device(c.Bridge)
 		if err != nil {
 			return nil, err
 		}
@@ -27,8 +27,8 @@ func (r Rules) bridgeMACs() (map[string]net.HardwareAddr, error) {
 }
 
 // device finds an interface of the calling thread's namespace.
-func device(name string) (netlink.Link, error) {
-	l, err := netlink.LinkByName(name)
+func (f *Firewall) device(name string) (netlink.Link, error) {
+	l, err := f.links.LinkByName(name)
 	if _, missing := err.(netlink.LinkNotFoundError); missing {
 		err = unix.ENODEV
 	}
@@ -40,16 +40,16 @@ func device(name string) (netlink.Link, error) {
 
 // allowHairpin lets a bridge send a packet back to the port by which it came, as it does with what a sandbox sends to its own published port, or to a service that it offers, where br_netfilter is in force. Nothing else
 // comes back: see the set echo.
-func (r Rules) allowHairpin() error {
+func (f *Firewall) allowHairpin(r Rules) error {
 	for _, c := range r.Cards {
 		if c.Bridge == "" {
 			continue
 		}
-		l, err := device(c.Name)
+		l, err := f.device(c.Name)
 		if err != nil {
 			return err
 		}
-		if err := netlink.LinkSetHairpin(l, true); err != nil {
+		if err := f.links.LinkSetHairpin(l, true); err != nil {
 			hint := ""
 			if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
 				hint = "is it a port of " + c.Bridge + "?"

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,9 +34,11 @@ type Firewall struct {
 	dir   *lockDir
 	sys   sysctls
 	conn  *nftables.Conn
+	links *netlink.Handle
 	tables
 	sets      map[setID]*nftables.Set
 	setNumber uint32 // of the last set of one rule
+	there     bool   // the tables were there when last looked at
 	rebuilt   bool   // the last change had to make the tables, or what the owner had in them, anew
 
 	mu      sync.Mutex
@@ -82,6 +85,9 @@ func (f *Firewall) open() (err error) {
 	if f.sys, err = openSysctls(); err != nil {
 		return failed(err, "open /proc")
 	}
+	if f.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return failed(err, "open a netlink socket")
+	}
 	return f.dial()
 }
 
@@ -101,6 +107,9 @@ func (f *Firewall) Close() error {
 	defer f.mu.Unlock()
 	if f.conn != nil {
 		f.conn.CloseLasting()
+	}
+	if f.links != nil {
+		f.links.Close()
 	}
 	if f.sys.proc != nil {
 		f.sys.Close()
@@ -186,7 +195,7 @@ func (h *Held) set(r Rules) error {
 	if err := h.f.sys.forwarding(v4, v6, h.f.host.Forward); err != nil {
 		return err
 	}
-	macs, err := r.bridgeMACs()
+	macs, err := h.f.bridgeMACs(r)
 	if err != nil {
 		return err
 	}
@@ -197,7 +206,7 @@ func (h *Held) set(r Rules) error {
 	if err := h.f.replace(h.id, h.state, next); err != nil {
 		return err
 	}
-	if err := errors.Join(h.f.allowLocalnet(next.local), r.allowHairpin()); err != nil {
+	if err := errors.Join(h.f.allowLocalnet(next.local), h.f.allowHairpin(r)); err != nil {
 		return h.undo(next, err)
 	}
 	if h.f.rebuilt {

@@ -163,6 +163,7 @@ func (f *Firewall) removeTablesIfEmpty() error {
 	}
 	f.step("remove the tables")
 	f.removeTables()
+	f.there = false
 	return f.commit("")
 }
 
