@@ -9,7 +9,7 @@
 //	[Stack.Open]  a mount that is attached nowhere; [Stack.Mount] attaches it to a directory of the host
 //
 // Layers are only read. What the command changes is written into an upper directory: one of the caller's, or a scratch one in memory, with a
-// size, that ends with the sandbox.
+// size, that ends with the sandbox. [Quota] limits one on the disk.
 //
 //	caisson.New(
 //		namespaces.PID|namespaces.Net|namespaces.IPC,
