@@ -159,7 +159,7 @@ func joined(t *testing.T, script string, label plan.Primitive) string {
 
 func tryJoined(t *testing.T, script string, label plan.Primitive) (string, error) {
 	t.Helper()
-	p := plan.Build(plan.Func(isolated), chroot.Pivot{Dir: "/"}, label)
+	p := plan.Build(plan.Func(isolated), chroot.Pivot{Dir: "/"}, chroot.Proc{}, label)
 	cmd := &plan.Command{Candidates: []string{"/bin/sleep"}, Args: []string{"sleep", "100"}, Files: []*os.File{nil, nil, nil}}
 	first, err := launch.Start(context.Background(), p, cmd, launch.Options{})
 	if err != nil {

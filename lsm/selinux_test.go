@@ -69,7 +69,7 @@ func TestSELinux(t *testing.T) {
 	t.Run("label survives exec", func(t *testing.T) {
 		require.Equal(t, process.With(one).String()+"\n", strings.ReplaceAll(run(t, "exec sh -c '"+showLabel+"'", label), "\x00", ""))
 	})
-	pivot := []plan.Primitive{plan.Func(isolated), chroot.Pivot{Dir: "/"}}
+	pivot := []plan.Primitive{plan.Func(isolated), chroot.Pivot{Dir: "/"}, chroot.Proc{}}
 	t.Run("own root", func(t *testing.T) { check(t, run(t, script, append(pivot, label)...)) })
 	t.Run("user namespace", func(t *testing.T) {
 		check(t, run(t, script, plan.Func(isolated), plan.Func(withUser), label))
