@@ -149,7 +149,6 @@ func matches(patterns []string, name string) bool {
 
 // private reports whether an address is of no public network: a name that leads there is most often a trick to reach a neighbour (DNS rebinding).
 func private(a netip.Addr) bool {
-	a = a.Unmap()
 	shared := netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10)
 	return a.IsPrivate() || shared.Contains(a) || never(a)
 }
