@@ -2,6 +2,7 @@ package cgroups_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -71,19 +72,16 @@ func TestThrottledIO(t *testing.T) {
 		g, err := parent.Create(name, cgroups.Limits{IO: []cgroups.IO{c.limit}})
 		require.NoError(t, err)
 		defer g.Close()
-		cmd := shell("read x; LC_ALL=C exec dd " + c.dd + dev)
-		in, err := cmd.StdinPipe()
-		require.NoError(t, err)
-		var out bytes.Buffer
-		cmd.Stderr = &out
-		require.NoError(t, cmd.Start())
-		require.NoError(t, g.Add(cmd.Process.Pid))
 		all.Go(func() {
-			fmt.Fprintln(in)
-			err := cmd.Wait()
-			took := copied(out.String())
-			if err != nil || took < seconds*0.8 || took > seconds*1.2 {
-				t.Errorf("%s: %v, %v s and not %d: %s", name, err, took, seconds, out.String())
+			within := func(took float64) bool { return took >= seconds*0.8 && took <= seconds*1.2 }
+			took, out, err := dd(g, c.dd+dev)
+			for range 2 { // an overloaded machine may be the reason
+				if err == nil && !within(took) {
+					took, out, err = dd(g, c.dd+dev)
+				}
+			}
+			if err != nil || !within(took) {
+				t.Errorf("%s: %v, %v s and not %d: %s", name, err, took, seconds, out)
 			}
 			t.Logf("%s: %v s", name, took)
 			s, err := g.Stats()
@@ -94,6 +92,24 @@ func TestThrottledIO(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// dd copies in the group, and gives the seconds that it took.
+func dd(g *cgroups.Group, args string) (took float64, out string, err error) {
+	cmd := shell("read x; LC_ALL=C exec dd " + args)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return 0, "", err
+	}
+	var b bytes.Buffer
+	cmd.Stderr = &b
+	if err := cmd.Start(); err != nil {
+		return 0, "", err
+	}
+	added := g.Add(cmd.Process.Pid)
+	fmt.Fprintln(in)
+	err = errors.Join(added, cmd.Wait())
+	return copied(b.String()), b.String(), err
 }
 
 // copied gives the seconds that dd has needed, without its start: "8388608 bytes (8.4 MB, 8.0 MiB) copied, 2.00212 s, 4.2 MB/s".
