@@ -20,7 +20,7 @@ func (f *flags) environment(home, host string) []string {
 		env = append(env, "TERM=xterm")
 	}
 	env = append(env, "HOME="+home)
-	for _, v := range slices.Concat(f.fileEnv, f.env) {
+	for _, v := range slices.Concat(f.imageEnv, f.fileEnv, f.env) {
 		env = setVariable(env, v)
 	}
 	return env

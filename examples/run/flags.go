@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"io"
@@ -18,7 +19,8 @@ import (
 
 // flags is what the command line says. Empty means what the usage text calls the default.
 type flags struct {
-	rootfs   string
+	rootfs string
+	layers
 	readOnly bool
 	volumes  []volume
 	tmpfs    []chroot.Tmpfs
@@ -43,6 +45,7 @@ type flags struct {
 	stats          bool
 
 	fileEnv, env []string // NAME or NAME=value
+	imageEnv     []string
 	interactive  bool
 	tty          bool
 	init         bool
@@ -69,14 +72,12 @@ func parse(args []string) (*flags, error) {
 // check finds flags that do not go together.
 func (f *flags) check() error {
 	switch {
-	case len(f.command) == 0:
-		return errors.New("no command; see run --help")
 	case f.ipc == "host" && f.shmSize != 0:
 		return errors.New("--shm-size does not go with --ipc host, whose /dev/shm is the host's own")
 	case f.uts == "host" && (f.hostname != "" || f.domainname != ""):
 		return errors.New("--hostname and --domainname do not go with --uts host: they would be the host's own")
 	}
-	return f.network.check()
+	return cmp.Or(f.checkLayers(), f.network.check())
 }
 
 // define gives the flags their names.
@@ -88,6 +89,7 @@ func (f *flags) define() *flag.FlagSet {
 		}
 	}
 	def(text(&f.rootfs), "rootfs")
+	f.layers.define(def)
 	def(each(&f.volumes, parseVolume), "volume", "v")
 	def(each(&f.tmpfs, parseTmpfs), "tmpfs")
 	def(f.setMount, "mount")

@@ -55,12 +55,24 @@ func run(args []string) (int, error) {
 		fmt.Print(usage)
 		return 0, nil
 	}
+	code := exitOurs
+	if err = f.unpack(context.Background()); err == nil {
+		code, err = f.inSandbox()
+	}
+	if e := f.finish(err == nil || code != exitOurs); e != nil && err == nil {
+		return exitOurs, e
+	}
+	return code, err
+}
+
+// inSandbox makes the sandbox and runs the command.
+func (f *flags) inSandbox() (int, error) {
+	ctx, cancel := f.context()
+	defer cancel()
 	who, err := f.account(f.readInRoot)
 	if err != nil {
 		return exitOurs, err
 	}
-	ctx, cancel := f.context()
-	defer cancel()
 	cmd, err := f.cmd(ctx, who)
 	if err != nil {
 		return exitOurs, err

@@ -16,7 +16,10 @@ import (
 
 // root is the sandbox's root directory. The host's own is always read-only.
 func (f *flags) root() plan.Primitive {
-	if f.rootfs == "" {
+	switch {
+	case f.layered():
+		return f.stack()
+	case f.rootfs == "":
 		return chroot.Host{}
 	}
 	return chroot.Pivot{Dir: f.rootfs, ReadOnly: f.readOnly}
@@ -78,7 +81,7 @@ func (f *flags) defaults() (all []mount) {
 	if f.ipc == "host" {
 		all = append(all, bind("/dev/shm"))
 	}
-	if f.rootfs != "" {
+	if f.ownRoot() {
 		return all
 	}
 	all = append(all, mount{"/tmp", chroot.Tmpfs{Path: "/tmp"}})

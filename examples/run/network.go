@@ -143,7 +143,7 @@ func (f *flags) files(host string) (all []mount, err error) {
 // fits reports whether there is, or can be, a file of that name in the root. The host's own root is read-only.
 func (f *flags) fits(name string) bool {
 	st, err := os.Stat(name)
-	return f.rootfs != "" || err == nil && st.Mode().IsRegular()
+	return f.ownRoot() || err == nil && st.Mode().IsRegular()
 }
 
 // over is what is asked for, and for the rest what the host has and the sandbox can use.

@@ -40,6 +40,9 @@ func (f *flags) sys(asked []mount) (all []mount) {
 
 // hasRoomForSys reports whether /sys is there or can be made.
 func (f *flags) hasRoomForSys() bool {
+	if f.layered() {
+		return true
+	}
 	dir := filepath.Join("/", f.rootfs, "sys")
 	if f.rootfs != "" {
 		dir = filepath.Join(f.rootfs, "sys")

@@ -8,6 +8,13 @@ Runs a command in a sandbox, as docker run does.
 
 File system
       --rootfs DIR             root directory (default: the host's, read-only, with scratch /tmp and /run)
+      --layer DIR              a directory with part of the root directory; may be repeated, each lies on those before
+                               (overlayfs). What the command writes is kept in memory
+      --image FILE|DIR         an OCI layout, an archive of docker save, or the tarball of a root directory, below any
+                               --layer; unpacked once, in the caller's cache. Its command, environment, user and
+                               working directory are the default
+      --entrypoint PROGRAM     instead of the image's
+      --commit DIR             what the command has written becomes a layer, which must not exist
       --read-only              make the root directory read-only; volumes and tmpfs stay writable
   -v, --volume SRC:DST[:OPTIONS]
                                show a file or directory of the host in the sandbox; SRC must exist. In the host's

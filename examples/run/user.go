@@ -64,7 +64,10 @@ func (f *flags) who() string {
 // readInRoot reads a file of the sandbox's root directory; one that is missing is empty. Symbolic links do not lead out
 // of a directory of --rootfs.
 func (f *flags) readInRoot(name string) (string, error) {
-	if f.rootfs == "" {
+	switch {
+	case f.layered():
+		return f.readInLayers(name)
+	case f.rootfs == "":
 		return contents(os.ReadFile("/" + name))
 	}
 	root, err := os.OpenRoot(f.rootfs)
