@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
@@ -43,14 +42,12 @@ func TestBridge(t *testing.T) {
 func TestTwoTalk(t *testing.T) {
 	host(t, func(h *world) {
 		b := netstack.Bridge{State: h.state}
-		begin := time.Now()
 		h.start("serve", []string{":80", "hello"}, b)
 		require.Equal(t, "hello 10.77.0.3", withoutPort(h.run("dial", []string{"10.77.0.2:80"}, b)))
 		require.Equal(t, "hello [fd77:ca15:50::4]", withoutPort(h.run("dial", []string{"[fd77:ca15:50::2]:80"}, b)))
 		// The host is there, too.
 		require.NoError(t, dialHost(h, "10.77.0.2:80"))
 		require.NoError(t, dialHost(h, "[fd77:ca15:50::2]:80"))
-		require.Less(t, time.Since(begin), 900*time.Millisecond, "no packet was lost: the kernel would have asked again after a second")
 	})
 }
 
@@ -76,14 +73,14 @@ func TestIsolated(t *testing.T) {
 	host(t, func(h *world) {
 		b := netstack.Bridge{State: h.state, Isolated: true}
 		h.start("serve", []string{":80", "hello"}, b)
-		require.Contains(t, h.run("dial", []string{"10.77.0.2:80"}, b), "error: dial tcp 10.77.0.2:80")
-		require.Contains(t, h.run("dial", []string{"[fd77:ca15:50::2]:80"}, b), "error: dial tcp")
+		require.Contains(t, h.run("dial", []string{"10.77.0.2:80", "short"}, b), "error: dial tcp 10.77.0.2:80")
+		require.Contains(t, h.run("dial", []string{"[fd77:ca15:50::2]:80", "short"}, b), "error: dial tcp")
 		b.Isolated = false
-		require.Contains(t, h.run("dial", []string{"10.77.0.2:80"}, b), "error: dial tcp 10.77.0.2:80")
+		require.Contains(t, h.run("dial", []string{"10.77.0.2:80", "short"}, b), "error: dial tcp 10.77.0.2:80")
 		require.NoError(t, dialHost(h, "10.77.0.2:80"))
 		b.Isolated, b.Unchecked = true, true
 		h.start("serve", []string{":80", "hello"}, b)
-		require.Contains(t, h.run("dial", []string{"10.77.0.6:80"}, b), "error: dial tcp 10.77.0.6:80")
+		require.Contains(t, h.run("dial", []string{"10.77.0.6:80", "short"}, b), "error: dial tcp 10.77.0.6:80")
 		b.Isolated = false
 		require.Contains(t, h.run("dial", []string{"10.77.0.6:80"}, b), "hello")
 	})
@@ -201,7 +198,7 @@ func TestVLANsAndSTP(t *testing.T) {
 		h.start("serve", []string{":80", "hello"}, b)
 		require.Contains(t, h.run("dial", []string{"10.77.0.2:80"}, b), "hello")
 		b.VLAN = 8
-		require.Contains(t, h.run("dial", []string{"10.77.0.2:80"}, b), "error")
+		require.Contains(t, h.run("dial", []string{"10.77.0.2:80", "short"}, b), "error")
 	})
 }
 
@@ -223,7 +220,7 @@ func TestSTP(t *testing.T) {
 			}
 		}
 		require.NotEmpty(t, cable)
-		out := h.run("dial", []string{"10.77.0.1:80"}, b)
+		out := h.run("dial", []string{"10.77.0.1:80", "short"}, b)
 		require.Contains(t, out, "error")
 		require.NotContains(t, out, "refused", "nothing passes yet")
 	})
@@ -260,5 +257,22 @@ func TestExhausted(t *testing.T) {
 		b.Addresses = []netip.Addr{netip.MustParseAddr("10.9.0.2")}
 		_, err = h.try("wait", nil, b)
 		require.ErrorIs(t, err, syscall.EADDRINUSE)
+	})
+}
+
+// TestFirstPacket: the first packet of a program is not lost. If it were, the kernel would ask for the neighbour again after a second. A busy machine may take as long once, but not each time.
+func TestFirstPacket(t *testing.T) {
+	host(t, func(h *world) {
+		b := netstack.Bridge{State: h.state}
+		h.start("serve", []string{":80", "hello"}, b)
+		for _, address := range []string{"10.77.0.2:80", "[fd77:ca15:50::2]:80"} {
+			quick := 0
+			for range 3 {
+				if !strings.Contains(h.run("dial", []string{address, "short"}, b), "error") {
+					quick++
+				}
+			}
+			require.NotZero(t, quick, address)
+		}
 	})
 }

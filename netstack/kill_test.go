@@ -18,7 +18,7 @@ import (
 // TestKilled kills a host process at a random moment, again and again. The next start removes what it has left, and nothing of those who live: another process with sandboxes of its own, and
 // the test itself.
 func TestKilled(t *testing.T) {
-	rounds := 12
+	rounds := 8
 	if os.Getenv("CAISSON_SLOW") != "" {
 		rounds = 4
 	}

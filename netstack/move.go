@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -50,6 +51,8 @@ type guest struct {
 	link   netlink.Link // as it was
 	before netlink.LinkAttrs
 	had    []netip.Prefix
+	index  int // inside
+	moved  bool
 
 	home *os.File        // the host's network
 	in   *netlink.Handle // speaks to the sandbox's, and keeps it alive until the device is back
@@ -75,6 +78,12 @@ func (g *guest) plug(w *wire) (err error) {
 	if err := w.target.take(w.host, g.link); err != nil {
 		return failed(err, "move into the sandbox", g.Device)
 	}
+	g.moved = true
+	arrived, err := find(g.in, g.Device)
+	if err != nil {
+		return err
+	}
+	g.index = arrived.Attrs().Index
 	if err := g.dress(g.in, g.Device, g.Card); err != nil {
 		return err
 	}
@@ -111,14 +120,14 @@ func (g *guest) dress(h *netlink.Handle, name string, c Card) error {
 	return nil
 }
 
-// unplug brings the device back. The sandbox may have named it anew, so it is found by its number, which it keeps where it can; or else by its name.
+// unplug brings the device back. The sandbox may have named it anew, so it is found by its number.
 func (g *guest) unplug(w *wire) (err error) {
 	if g.in == nil {
 		return g.closeHome()
 	}
 	defer func() {
 		g.in.Close()
-		g.in = nil
+		g.in, g.index, g.moved = nil, 0, false
 		err = errors.Join(err, g.closeHome())
 	}()
 	link, err := g.away()
@@ -162,19 +171,24 @@ func (g *guest) restore(h *netlink.Handle, transit string) error {
 	return nil
 }
 
-// away finds the device in the sandbox; nil: it is not there any more, or never was.
+// away finds the device in the sandbox; nil: it never was there. A device of another kind with its number is one that the sandbox has put in its place, and not taken home.
 func (g *guest) away() (netlink.Link, error) {
-	all, err := retried(g.in.LinkList)
-	if err != nil {
-		return nil, failed(err, "list the sandbox's devices", "")
+	if !g.moved {
+		return nil, nil
 	}
-	for _, l := range all {
-		a := l.Attrs()
-		if a.Index == g.before.Index && l.Type() == g.link.Type() || a.Name == g.Card.Name && l.Type() == g.link.Type() {
-			return l, nil
+	link, err := retried(func() (netlink.Link, error) {
+		if g.index == 0 {
+			return g.in.LinkByName(g.Device)
 		}
+		return g.in.LinkByIndex(g.index)
+	})
+	if _, missing := err.(netlink.LinkNotFoundError); missing || err == nil && link.Type() != g.link.Type() {
+		err = syscall.ENODEV
 	}
-	return nil, nil
+	if err != nil {
+		return nil, failed(err, "have back from the sandbox", g.Device)
+	}
+	return link, nil
 }
 
 // with calls f with a handle that speaks to the namespace.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -223,19 +222,14 @@ func (n *network) end() (err error) {
 
 // newNetwork makes a network namespace without a process.
 func newNetwork() (ns *os.File, err error) {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and the thread ends with the goroutine
+	err = owner.Apart(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			runtime.UnlockOSThread()
-			done <- failed(os.NewSyscallError("unshare", err), "make a network", "")
-			return
+			return failed(os.NewSyscallError("unshare", err), "make a network", "")
 		}
-		f, err := os.Open("/proc/thread-self/ns/net")
-		ns = f
-		done <- err
-	}()
-	return ns, <-done
+		ns, err = os.Open("/proc/thread-self/ns/net")
+		return err
+	})
+	return ns, err
 }
 
 // setUpNetwork sets up loopback in the thread's network namespace, and lets every user of a sandbox have the ports and pings that its own root would have.

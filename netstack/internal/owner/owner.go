@@ -297,23 +297,26 @@ func Alive(owners, id string) bool {
 
 // In runs f on a thread in the namespace, which is thrown away afterwards.
 func In(ns *os.File, f func() error) error {
+	return Apart(func() error {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return os.NewSyscallError("setns", err)
+		}
+		return f()
+	})
+}
+
+// Apart runs f on a thread of its own, which ends with it. The first thread of the process would stay, and with it what /proc/self shows; it waits while another one serves.
+func Apart(f func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() { // the first thread would stay, in the wrong namespace
-			inner := make(chan error)
-			go func() { inner <- In(ns, f) }()
-			err := <-inner
-			runtime.UnlockOSThread()
-			done <- err
+		if unix.Gettid() != unix.Getpid() {
+			done <- f()
 			return
 		}
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			runtime.UnlockOSThread()
-			done <- os.NewSyscallError("setns", err)
-			return
-		}
-		done <- f()
+		err := Apart(f)
+		runtime.UnlockOSThread()
+		done <- err
 	}()
 	return <-done
 }
