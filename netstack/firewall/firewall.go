@@ -215,7 +215,7 @@ func (h *Held) set(r Rules) error {
 	old := h.rules
 	h.rules, h.state = r, next
 	h.serve(old)
-	return nil
+	return forgetFlows(gone(old, r))
 }
 
 // undo goes back to what was there before.
@@ -226,13 +226,18 @@ func (h *Held) undo(next state, err error) error {
 	return err
 }
 
-// Remove takes the rules away, and the tables with the last ones. A second Remove does nothing.
+// Remove takes the rules away, and the tables with the last ones. The kernel forgets the connections of the cards' addresses, where it has nf_conntrack_netlink, so that the
+// next one who gets them does not inherit what was allowed. A second Remove does nothing.
 func (h *Held) Remove() error {
 	return h.f.do(func() error {
 		if h.lock == nil {
 			return nil
 		}
 		if err := h.f.replace(h.id, h.state, state{}); err != nil {
+			return err
+		}
+		h.state = state{}
+		if err := forgetFlows(gone(h.rules, Rules{})); err != nil {
 			return err
 		}
 		h.f.step("drop the id")

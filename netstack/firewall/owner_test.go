@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson/netstack/firewall"
@@ -189,6 +190,35 @@ func TestListener(t *testing.T) {
 	require.ErrorIs(t, err, syscall.EADDRNOTAVAIL)
 }
 
+// TestInherited: who gets the address next does not get the connections.
+func TestInherited(t *testing.T) {
+	w := newWorld(t)
+	fw := w.open()
+	w.web.serve(80, "web")
+	tracked := func() (n int) {
+		w.host.in(func() {
+			for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+				list, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
+				if err != nil {
+					t.Logf("no nf_conntrack_netlink: %v", err)
+				}
+				for _, f := range list {
+					if s := f.Reverse.SrcIP.String(); s == "10.88.0.2" || s == "fd88::2" {
+						n++
+					}
+				}
+			}
+		})
+		return n
+	}
+	held := w.add(fw, "web", firewall.Rules{Cards: w.webCard(), Masquerade: true, Publish: []firewall.Port{{Protocol: firewall.UDP, Port: 8080, To: 80}}})
+	w.outside.reaches("web 192.0.2.2", "udp", "192.0.2.1:8080")
+	w.outside.reaches("web 2001:db8::2", "udp", "[2001:db8::1]:8080")
+	require.Equal(t, 2, tracked())
+	require.NoError(t, held.Remove())
+	require.Equal(t, 0, tracked())
+}
+
 func TestChosenPort(t *testing.T) {
 	w := newWorld(t)
 	fw := w.open()
@@ -263,6 +293,7 @@ func TestDir(t *testing.T) {
 func TestElsewhere(t *testing.T) {
 	w := newWorld(t)
 	fw := w.open()
+	w.host.ruleset() // skips without nft
 	w.outside.in(func() {
 		held, err := fw.Add("web", firewall.Rules{Cards: w.webCard(), Masquerade: true})
 		require.NoError(t, err)

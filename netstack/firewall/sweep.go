@@ -47,6 +47,13 @@ func (f *Firewall) sweep() ([]string, error) {
 		if err := f.commit(""); err != nil {
 			return nil, err
 		}
+		for _, id := range dead {
+			if b := found[id]; b != nil {
+				if err := forgetFlows(flowsOf(b.elements)); err != nil {
+					return nil, err
+				}
+			}
+		}
 	}
 	f.step("release the dead")
 	release()

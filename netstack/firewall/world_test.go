@@ -101,6 +101,9 @@ func (s space) readSysctl(name string) (value string) {
 // run runs a program inside and gives what it has printed.
 func (s space) run(name string, args ...string) (out string) {
 	s.t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		s.t.Skipf("no %s in PATH: Debian's packages iproute2, nftables and iptables", name)
+	}
 	s.in(func() {
 		b, err := exec.Command(name, args...).CombinedOutput()
 		require.NoErrorf(s.t, err, "%s %v: %s", name, args, b)
@@ -335,7 +338,7 @@ func (s space) cannot(network, to string) {
 func (s space) ruleset() string {
 	s.t.Helper()
 	if _, err := exec.LookPath("nft"); err != nil {
-		s.t.Skip("no nft in PATH, Debian's package nftables")
+		s.t.Skip("no nft in PATH: Debian's package nftables")
 	}
 	return s.run("nft", "list", "ruleset")
 }
