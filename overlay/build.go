@@ -53,6 +53,9 @@ func (b *build) record() error {
 	if b.idmap != nil {
 		common = append(common, b.bindLayers()...)
 	}
+	if b.s.Upper != "" {
+		common = append(common, b.tryXattr(b.work, fmt.Sprintf("the file system of Work %q has no extended attributes", b.s.Work))...)
+	}
 	b.p.Child(plan.Root, append(common, b.choose()...)...)
 	if !b.s.ReadOnly {
 		b.p.Child(plan.Root, b.tryWrite())
@@ -113,20 +116,23 @@ func (b *build) makeScratch() []plan.Op {
 			plan.Call("fchownat", unix.SYS_FCHOWNAT, plan.Saved(*b.store), plan.Str("upper"), id(b.top.uid), id(b.top.gid), plan.Int(0)),
 			plan.Call("fchmodat", unix.SYS_FCHMODAT, plan.Saved(*b.store), plan.Str("upper"), plan.Octal(b.top.mode)))
 	}
-	if b.userxattr {
-		ops = append(ops, b.tryXattr("upper")...)
+	if b.userxattr { // the others tmpfs has always had
+		ops = append(ops, b.tryXattr(*b.store, "a scratch upper in a user namespace needs extended attributes user.* on tmpfs, Linux 6.6; give Upper and Work")...)
 	}
 	return ops
 }
 
 // tryXattr: without extended attributes the kernel would mount all the same, and directories that have been removed and made anew would fail.
-func (b *build) tryXattr(dir string) []plan.Op {
-	name := plan.Str("user.overlay.caisson")
+func (b *build) tryXattr(dir plan.Slot, hint string) []plan.Op {
+	name := "trusted.overlay.caisson"
+	if b.userxattr {
+		name = "user.overlay.caisson"
+	}
 	return []plan.Op{
-		enter(*b.store),
-		plan.Call("lsetxattr", unix.SYS_LSETXATTR, plan.Str(dir), name, plan.Str("y"), plan.Int(1), plan.Int(0)).
-			Hint(syscall.EOPNOTSUPP, "a scratch upper in a user namespace needs extended attributes user.* on tmpfs, Linux 6.6; give Upper and Work"),
-		plan.Call("lremovexattr", unix.SYS_LREMOVEXATTR, plan.Str(dir), name),
+		enter(dir),
+		plan.Call("lsetxattr", unix.SYS_LSETXATTR, plan.Str("."), plan.Str(name), plan.Str("y"), plan.Int(1), plan.Int(0)).
+			Hint(syscall.EOPNOTSUPP, hint).Hint(syscall.EACCES, b.notOurs()).Hint(syscall.EPERM, b.notOurs()),
+		plan.Call("lremovexattr", unix.SYS_LREMOVEXATTR, plan.Str("."), plan.Str(name)),
 	}
 }
 
@@ -152,6 +158,10 @@ func (b *build) bindUpper() []plan.Op {
 	_, ops := b.bind(at, "both", parent)
 	return append(append([]plan.Op{openDir(parent, at)}, ops...),
 		mnt.Symlink(*b.store, "both/"+path.Base(b.s.Upper), "U"), mnt.Symlink(*b.store, "both/"+path.Base(b.s.Work), "W"))
+}
+
+func (b *build) notOurs() string {
+	return fmt.Sprintf("Work %q must belong to who mounts, in the user namespace of the sandbox", b.s.Work)
 }
 
 // tryWrite: where the kernel cannot use the work directory, it mounts read-only and writes a line into its log.

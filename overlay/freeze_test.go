@@ -134,7 +134,7 @@ func TestFreezeHostile(t *testing.T) {
 		}
 	}()
 	done := 0
-	for i := range 30 {
+	for i := range rounds(30) {
 		layer := fmt.Sprintf("%s/layer%d", dir, i)
 		if err := overlay.Freeze(upper, layer); err != nil {
 			continue

@@ -125,3 +125,11 @@ func firstBytes(t *testing.T, out pipe, n int) string {
 	require.NoError(t, err)
 	return string(b)
 }
+
+// rounds is how often a race is tried: fewer times in an emulated machine, which is up to 40 times slower.
+func rounds(n int) int {
+	if os.Getenv("VMRUN") != "" {
+		return max(10, n/10)
+	}
+	return n
+}

@@ -100,6 +100,9 @@ func TestCopy(t *testing.T) {
 func TestOverlayfs(t *testing.T) {
 	private(t, func(dir string) {
 		d := driver.Overlayfs{Dir: filepath.Join(dir, "trees")}
+		if err := driver.Try(d); errors.Is(err, errors.ErrUnsupported) && !inFirst(t) {
+			t.Skipf("the file system of temporary files has no extended attributes: %v", err)
+		}
 		conform(t, d)
 		race(t, d)
 		stale(t, d)
