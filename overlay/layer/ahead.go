@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"syscall"
 )
 
 const (
@@ -17,9 +18,11 @@ const (
 )
 
 // ahead reads a layer, and decompresses it, while what has been read is unpacked. A plain file is read directly: the kernel has read it ahead, and a
-// block is copied once less.
+// block is copied once less. Large files in it are not read here at all: who writes them reads them, several at a time, and they are passed over.
 type ahead struct {
-	direct *bufio.Reader
+	file   *os.File      // a plain file; nil: anything else
+	direct *bufio.Reader // of file
+	pos    int64         // in file, of what is read next
 	ctx    context.Context
 	cancel context.CancelFunc
 	full   chan block
@@ -43,8 +46,10 @@ func readAhead(ctx context.Context, r io.Reader) *ahead {
 		a.free <- nil
 	}
 	if f, ok := r.(*os.File); ok && plainFile(f) {
-		a.direct = bufio.NewReaderSize(f, 32<<10)
-		return a
+		if at, err := f.Seek(0, io.SeekCurrent); err == nil {
+			a.file, a.pos, a.direct = f, at, bufio.NewReaderSize(f, 32<<10)
+			return a
+		}
 	}
 	go a.fill(r)
 	return a
@@ -116,6 +121,7 @@ func (a *ahead) Read(p []byte) (int, error) {
 func (a *ahead) take(p []byte) (n int) {
 	if a.direct != nil && a.err == nil {
 		n, a.err = io.ReadFull(a.direct, p)
+		a.pos += int64(n)
 		if a.err == io.ErrUnexpectedEOF {
 			a.err = io.EOF
 		}
@@ -133,6 +139,33 @@ func (a *ahead) take(p []byte) (n int) {
 		n += m
 	}
 	return n
+}
+
+// reader is what archive/tar reads from.
+func (a *ahead) reader() io.Reader {
+	if a.file != nil {
+		return seeker{a}
+	}
+	return a
+}
+
+// seeker lets archive/tar pass over what it does not read.
+type seeker struct{ *ahead }
+
+// Seek goes on from where it is, and nothing else.
+func (s seeker) Seek(offset int64, whence int) (int64, error) {
+	if whence != io.SeekCurrent || offset < 0 || s.pos+offset < s.pos {
+		return 0, syscall.EINVAL
+	}
+	if offset <= int64(s.direct.Buffered()) {
+		s.direct.Discard(int(offset))
+	} else if _, err := s.file.Seek(s.pos+offset, io.SeekStart); err != nil {
+		return 0, err
+	} else {
+		s.direct.Reset(s.file)
+	}
+	s.pos += offset
+	return s.pos, nil
 }
 
 // next takes the next block, and gives the last one back.

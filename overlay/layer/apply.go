@@ -45,7 +45,7 @@ func (u *unpacker) run() error {
 }
 
 func (u *unpacker) entries() error {
-	u.tar = tar.NewReader(u.in)
+	u.tar = tar.NewReader(u.in.reader())
 	for {
 		if err := errors.Join(u.ctx.Err(), u.crew.failure()); err != nil {
 			return err

@@ -3,6 +3,7 @@
 package layer
 
 import (
+	"os"
 	"runtime"
 	"sync"
 )
@@ -38,6 +39,8 @@ type job struct {
 	key   uint64
 	meta  *meta
 	size  int64
+	from  *os.File // where the contents are to be read, at; nil: they come in data and more
+	at    int64
 	data  []byte       // the first block
 	put   func([]byte) // gives a block of more back
 	more  chan []byte  // those that follow; closed early when the archive ends too early. Nil: there are none
@@ -108,7 +111,9 @@ func (c *crew) work() {
 }
 
 func (c *crew) finish(j *job, err error) {
-	c.release(j.data)
+	if j.data != nil {
+		c.release(j.data)
+	}
 	if j.more != nil {
 		for b := range j.more {
 			c.release(b)

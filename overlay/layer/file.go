@@ -4,6 +4,8 @@ package layer
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -31,7 +33,7 @@ func (u *unpacker) file(j *job) error {
 	if err != nil {
 		return err
 	}
-	err = writeFile(fd, j)
+	err = u.writeFile(fd, j)
 	if e := unix.Close(fd); err == nil && e != syscall.EINTR {
 		err = e
 	}
@@ -55,22 +57,18 @@ func create(dir int, name string, mode uint32) (fd int, err error) {
 }
 
 // writeFile writes the contents and then sets the rest: to write takes capabilities and set-user-ID bits away.
-func writeFile(fd int, j *job) error {
+func (u *unpacker) writeFile(fd int, j *job) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	end, at := int64(0), int64(0)
-	err := writeBlock(fd, j.data, 0, &end)
-	at += int64(len(j.data))
-	for at < j.size && err == nil {
-		b, ok := <-j.more
-		if !ok {
-			return nil // the reader knows why
-		}
-		err = writeBlock(fd, b, at, &end)
-		at += int64(len(b))
-		j.put(b)
+	write := writeBlocks
+	if j.from != nil {
+		write = u.copyBlocks
+	}
+	end, err := write(fd, j)
+	if err == errCutOff {
+		return nil // the reader knows why
 	}
 	if err == nil && end < j.size {
 		err = unix.Ftruncate(fd, j.size)
@@ -82,6 +80,43 @@ func writeFile(fd int, j *job) error {
 		j.meta.existed = true
 	}
 	return j.meta.set(fd, &st)
+}
+
+var errCutOff = errors.New("cut off")
+
+// writeBlocks writes what comes from the reader, and gives where the file ends.
+func writeBlocks(fd int, j *job) (end int64, err error) {
+	err = writeBlock(fd, j.data, 0, &end)
+	for at := int64(len(j.data)); at < j.size && err == nil; {
+		b, ok := <-j.more
+		if !ok {
+			return end, errCutOff
+		}
+		err = writeBlock(fd, b, at, &end)
+		at += int64(len(b))
+		j.put(b)
+	}
+	return end, err
+}
+
+// copyBlocks copies from the archive.
+func (u *unpacker) copyBlocks(fd int, j *job) (end int64, err error) {
+	b := make([]byte, blockSize)
+	for at := int64(0); at < j.size && err == nil; {
+		var n int
+		n, err = j.from.ReadAt(b[:min(blockSize, j.size-at)], j.at+at)
+		switch {
+		case n == 0 && err == io.EOF:
+			return end, &corrupt{io.ErrUnexpectedEOF}
+		case err == nil || err == io.EOF:
+			err = writeBlock(fd, b[:n], at, &end)
+		}
+		at += int64(n)
+		if err == nil {
+			err = u.ctx.Err()
+		}
+	}
+	return end, err
 }
 
 // writeBlock writes a block without what is zeros in it, and moves end to where the file ends.

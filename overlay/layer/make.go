@@ -73,6 +73,12 @@ func (u *unpacker) regular(h *tar.Header, m *meta, dir *node, name string, key u
 	u.made[key] = struct{}{}
 	u.totals.Files++
 	j := &job{dir: dir, fd: fd, name: name, entry: h.Name, key: key, meta: m, size: h.Size}
+	if u.in.file != nil && h.Size >= blockSize && !isSparse(h) {
+		j.from, j.at = u.in.file, u.in.pos
+		u.totals.Bytes += h.Size
+		u.crew.start(j)
+		return u.ctx.Err()
+	}
 	if j.data, err = u.block(h.Size); err != nil {
 		return err
 	}
@@ -91,6 +97,16 @@ func (u *unpacker) regular(h *tar.Header, m *meta, dir *node, name string, key u
 		left -= int64(len(b))
 	}
 	return nil
+}
+
+// isSparse reports whether the contents in the archive are not those of the file, byte by byte.
+func isSparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return h.Typeflag == tar.TypeGNUSparse
 }
 
 // block reads the next part of a file.
