@@ -65,6 +65,9 @@ type Bridge struct {
 	// sandbox may claim any address of its neighbours' and the host's.
 	Unchecked bool
 
+	// Bandwidth limits what the sandbox sends and receives.
+	Bandwidth Bandwidth
+
 	// Hosts are names under which [Names] finds the sandbox.
 	Hosts []string
 
@@ -134,7 +137,7 @@ func (b Bridge) complete() (Bridge, error) {
 		return b, &ValueError{"Name", b.Name, "looks like a sandbox's cable, which would be removed when its owner is gone"}
 	}
 	b.Card.MTU = cmp.Or(b.Card.MTU, b.MTU)
-	for _, err := range []error{checkMTU(b.MTU), b.Card.check(), b.checkSubnets(), b.checkRules()} {
+	for _, err := range []error{checkMTU(b.MTU), b.Card.check(), b.checkSubnets(), b.checkRules(), b.Bandwidth.check()} {
 		if err != nil {
 			return b, err
 		}
@@ -264,6 +267,9 @@ func (t *port) join(h *netlink.Handle, link netlink.Link) error {
 			return failed(err, "isolate", t.cable)
 		}
 	}
+	if err := t.Bandwidth.limit(h, link); err != nil {
+		return err
+	}
 	return failed(h.LinkSetUp(link), "set up", t.cable)
 }
 
@@ -291,7 +297,7 @@ func (t *port) addresses() (a addresses) {
 
 func (t *port) unplug(w *wire) (err error) {
 	if t.cable != "" {
-		err = remove(w.host, t.cable)
+		err = removeCable(w.host, t.cable)
 		t.cable = ""
 	}
 	if t.held != nil { // once nothing can be sent any more
@@ -303,6 +309,11 @@ func (t *port) unplug(w *wire) (err error) {
 		t.lease = nil
 	}
 	return err
+}
+
+// removeCable removes the host's end of a cable, and by what its packets go.
+func removeCable(h *netlink.Handle, name string) error {
+	return errors.Join(remove(h, name), remove(h, detourName(name)))
 }
 
 // remove removes a device of the host's side, if it is still there.

@@ -12,7 +12,8 @@ import (
 	"github.com/caisson-dev/caisson/plan"
 )
 
-// Card is a network device as the sandbox sees it. The zero value leaves all to the part that makes the device.
+// Card is a network device as the sandbox sees it. The zero value leaves all to the part that makes the device. A card without an IPv6 address, given here or by the part, has no IPv6 at all, and none configures
+// itself by what a router says (accept_ra).
 type Card struct {
 	// Name is the device's name inside, 1 to 15 bytes. "" is the next free one of eth0, eth1, ..., in the order of the parts; [Move] keeps the name instead.
 	Name string

@@ -27,6 +27,7 @@ type Veth struct {
 	HostAddresses []netip.Prefix // of the host's end
 	HostRoutes    []Route        // of the host, over its end
 	State         string         // as in [Bridge]
+	Bandwidth     Bandwidth      // limits what the sandbox sends and receives; with Send, Host must leave room for a further byte
 	Card          Card           // the sandbox's end
 }
 
@@ -41,7 +42,7 @@ func (v Veth) Apply(p *plan.Plan) error {
 		}
 	}
 	end := Card{Addresses: v.HostAddresses, Routes: v.HostRoutes, MTU: v.Card.MTU}
-	if err := errors.Join(end.check(), v.Card.check()); err != nil {
+	if err := errors.Join(end.check(), v.Card.check(), v.Bandwidth.check()); err != nil {
 		return err
 	}
 	s, err := sessionOf(p)
@@ -80,6 +81,9 @@ func (c *cable) plug(w *wire) error {
 	if err := owner.In(w.owner.Net, func() error { return deaf(c.made) }); err != nil {
 		return err
 	}
+	if err := c.Bandwidth.limit(w.host, link); err != nil {
+		return err
+	}
 	if err := c.end.configure(w.host, addresses{}); err != nil {
 		return err
 	}
@@ -100,7 +104,7 @@ func newVeth(name string, c Card, t target) *netlink.Veth {
 
 func (c *cable) unplug(w *wire) (err error) {
 	if c.made != "" {
-		err = remove(w.host, c.made)
+		err = removeCable(w.host, c.made)
 		c.made = ""
 	}
 	return err

@@ -38,6 +38,8 @@
 // Everything on the host's side needs CAP_NET_ADMIN there. A sandbox with a user namespace and CAP_NET_ADMIN inside may change its own network as it likes: it is held to its addresses by rules on
 // the host's side (package firewall), which are the default for [Bridge], and not for the other kinds.
 //
+// [Bandwidth] limits what passes a cable, also while the sandbox runs.
+//
 // # Clean-up
 //
 // What a sandbox has on the host goes when it ends: its cable, addresses, rules. A bridge stays. Where the host process is killed, the next start of whatever process removes what the dead one has left

@@ -364,7 +364,7 @@ func (b Bridge) delete(o *owner.Owner) error {
 	return os.RemoveAll(poolDir(o, b.Name))
 }
 
-// Names lists who has which address on a bridge, with the names of [Bridge.Hosts]: the next free address is not among them.
+// Names lists who has which address on the bridge, with the names of [Bridge.Hosts]; [Hosts] makes a file of them.
 func (b Bridge) Names() (held []ipam.Held, err error) {
 	err = b.alone(func(o *owner.Owner) error {
 		held, err = b.pool(o).Leases()

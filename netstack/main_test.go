@@ -73,6 +73,10 @@ func inside(what string, args []string) error {
 			return err
 		}
 		return say(c)
+	case "source":
+		return source(args)
+	case "drain":
+		return drain(args)
 	case "spoof":
 		return spoof(args)
 	case "serve": // answers with a text, and the address that it is asked from
