@@ -53,6 +53,9 @@ func (b *build) record() error {
 	if b.idmap != nil {
 		common = append(common, b.bindLayers()...)
 	}
+	if b.s.Index == On {
+		common = append(common, b.tryHandles()...)
+	}
 	if b.s.Upper != "" {
 		common = append(common, b.tryXattr(b.work, fmt.Sprintf("the file system of Work %q has no extended attributes", b.s.Work))...)
 	}
@@ -158,6 +161,16 @@ func (b *build) bindUpper() []plan.Op {
 	_, ops := b.bind(at, "both", parent)
 	return append(append([]plan.Op{openDir(parent, at)}, ops...),
 		mnt.Symlink(*b.store, "both/"+path.Base(b.s.Upper), "U"), mnt.Symlink(*b.store, "both/"+path.Base(b.s.Work), "W"))
+}
+
+// tryHandles: where one file system has no file handles (name_to_handle_at(2)), the kernel would leave out the index and write a line into its log.
+func (b *build) tryHandles() (ops []plan.Op) {
+	for _, l := range append(b.layers[:len(b.layers):len(b.layers)], layer{name: b.s.Upper, at: b.upper}) {
+		ops = append(ops, plan.Call("name_to_handle_at", unix.SYS_NAME_TO_HANDLE_AT, plan.Saved(l.at), plan.Str(""), plan.Buffer(8), plan.Buffer(8),
+			plan.Number(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH")).Tolerate(syscall.EOVERFLOW). // there is one, larger than no bytes
+			Hint(syscall.EOPNOTSUPP, fmt.Sprintf("the file system of %q has no file handles, which index and nfs_export need", l.name)))
+	}
+	return ops
 }
 
 func (b *build) notOurs() string {

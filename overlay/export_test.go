@@ -28,12 +28,7 @@ func MountOld(s Stack) (*os.File, error) {
 	if p.Err() != nil {
 		return nil, p.Err()
 	}
-	var f *os.File
-	var err error
-	done := make(chan struct{})
-	go onThread(done, func() { f, err = perform(p, "old") })
-	<-done
-	return f, err
+	return performOnThread(p, "old")
 }
 
 // OldText is the data of mount(2).

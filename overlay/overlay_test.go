@@ -312,6 +312,8 @@ func TestErrors(t *testing.T) {
 		"unknown value":       {overlay.Root{Lower: []string{layer}, XIno: "maybe"}, syscall.EINVAL, `xino "maybe"`},
 		"value of another":    {overlay.Root{Lower: []string{layer}, MetaCopy: overlay.Auto}, syscall.EINVAL, "metacopy"},
 		"option injection":    {overlay.Root{Lower: []string{layer}, UUID: "on,upperdir=/etc"}, syscall.EINVAL, "uuid"},
+		"uuid read-only":      {overlay.Root{Lower: []string{layer}, ReadOnly: true, UUID: overlay.On}, syscall.EINVAL, "uuid"},
+		"redirect read-only":  {overlay.Root{Lower: []string{layer}, ReadOnly: true, RedirectDir: overlay.On}, syscall.EINVAL, "redirect_dir"},
 		"data alone":          {overlay.Root{Lower: []string{layer}, Data: []string{other}}, syscall.EINVAL, "MetaCopy"},
 		"export":              {overlay.Root{Lower: []string{layer}, Upper: upper, Work: work, NFSExport: overlay.On}, syscall.EINVAL, "index"},
 		"metacopy for users":  {overlay.Root{Lower: []string{layer}, UserXattr: true, MetaCopy: overlay.On}, syscall.EINVAL, "metacopy"},

@@ -155,6 +155,8 @@ func (s Stack) checkUpper() error {
 		return invalid("Volatile without Upper")
 	case s.Upper == "" && (s.Index == On || s.NFSExport == On):
 		return invalid("Index and NFSExport without Upper")
+	case s.ReadOnly && (s.UUID == On || s.RedirectDir == On):
+		return invalid("uuid=on and redirect_dir=on in a read-only stack")
 	}
 	return nil
 }

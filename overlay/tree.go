@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -75,7 +74,7 @@ func (t *Tree) Attach(dir string) error {
 }
 
 // Close unmounts it, wherever it is attached meanwhile, and lets go the upper directory. Who still uses files in it keeps them (umount2(2),
-// MNT_DETACH).
+// MNT_DETACH). It is to be called in the mount namespace in which it was attached, if it was.
 func (t *Tree) Close() (err error) {
 	if t.mount != nil {
 		if t.at != "" {
@@ -122,32 +121,31 @@ func (s Stack) mountDetached(top root) (*os.File, error) {
 	if err := p.Err(); err != nil {
 		return nil, &Error{Op: "stack", Err: errors.Unwrap(err)}
 	}
-	var f *os.File
-	var err error
+	return performOnThread(p, s.name())
+}
+
+// performOnThread makes the calls where the caller is.
+func performOnThread(p *plan.Plan, name string) (f *os.File, err error) {
+	w, err := here()
+	if err != nil {
+		return nil, err
+	}
+	defer w.close()
 	done := make(chan struct{})
-	go onThread(done, func() { f, err = perform(p, s.name()) })
+	go onThread(done, func() { f, err = perform(p, w, name) })
 	<-done
 	return f, err
 }
 
-// onThread calls f on a thread that ends with it: the runtime ends a thread when a goroutine ends that is locked to it. The first thread of
-// the process would stay, and with it what /proc/self shows; it waits while another one serves.
-func onThread(done chan<- struct{}, f func()) {
-	defer close(done)
-	runtime.LockOSThread()
-	if unix.Gettid() != unix.Getpid() {
-		f()
-		return
+// perform makes the calls of the plan in a mount namespace of the thread's own, a copy of the caller's.
+func perform(p *plan.Plan, w place, name string) (*os.File, error) {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return nil, &Error{Op: "unshare(CLONE_FS) for", Path: name, Err: err}
 	}
-	inner := make(chan struct{})
-	go onThread(inner, f)
-	<-inner
-	runtime.UnlockOSThread()
-}
-
-// perform makes the calls of the plan in a mount namespace of the thread's own.
-func perform(p *plan.Plan, name string) (*os.File, error) {
-	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+	if err := w.enter(); err != nil {
+		return nil, err
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return nil, &Error{Op: "unshare(CLONE_NEWNS) for", Path: name, Err: err, Hint: hintFor(err, syscall.EPERM, "needs CAP_SYS_ADMIN")}
 	}
 	unix.Umask(0) // of this thread only, by CLONE_FS

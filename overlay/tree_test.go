@@ -176,6 +176,44 @@ func before(t *testing.T, major, minor int) bool {
 	return a < major || a == major && b < minor
 }
 
+// TestIndexWithoutHandles: a layer on a stack has no file handles, and the kernel would leave out the index in silence.
+func TestIndexWithoutHandles(t *testing.T) {
+	asRoot(t)
+	a, b := put(t, t.TempDir(), nil), put(t, t.TempDir(), nil)
+	inPrivate(t, func(dir string) {
+		at := put(t, dir+"/at", nil)
+		tree, err := overlay.Stack{Lower: []string{a, b}, ReadOnly: true}.Mount(at)
+		require.NoError(t, err)
+		defer tree.Close()
+		upper, work := pair(t)
+		_, err = overlay.Stack{Lower: []string{at}, Upper: upper, Work: work, Index: overlay.On}.Open()
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+		require.Contains(t, err.Error(), at)
+		require.NoError(t, open(t, overlay.Stack{Lower: []string{at}, Upper: upper, Work: work}).Close())
+	})
+}
+
+// TestOtherNamespace: paths are those of the thread that calls, as in namespaces.Do.
+func TestOtherNamespace(t *testing.T) {
+	asRoot(t)
+	inPrivate(t, func(dir string) {
+		inner := put(t, filepath.Join(dir, "inner"), map[string]string{"layer/f": "outside"})
+		require.NoError(t, unix.Mount("none", inner, "tmpfs", 0, ""))
+		put(t, inner, map[string]string{"layer/f": "inside", "root/layer/f": "in the root", "root/proc/x": ""})
+		tree := open(t, overlay.Stack{Lower: []string{inner + "/layer"}})
+		b, err := os.ReadFile(path(tree, "f"))
+		require.NoError(t, err)
+		require.Equal(t, "inside", string(b))
+		require.NoError(t, errors.Join(unix.Mount(inner+"/root", inner+"/root", "", unix.MS_BIND, ""), unix.Mount("/proc", inner+"/root/proc", "", unix.MS_BIND|unix.MS_REC, "")))
+		require.NoError(t, unix.Unshare(unix.CLONE_FS))
+		require.NoError(t, errors.Join(unix.Chroot(inner+"/root"), unix.Chdir("/")))
+		tree = open(t, overlay.Stack{Lower: []string{"/layer"}})
+		b, err = os.ReadFile(path(tree, "f"))
+		require.NoError(t, err)
+		require.Equal(t, "in the root", string(b))
+	})
+}
+
 // TestData: files of a layer whose data lie in a layer that is not seen.
 func TestData(t *testing.T) {
 	asRoot(t)
