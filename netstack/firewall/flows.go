@@ -4,8 +4,11 @@ package firewall
 
 import (
 	"errors"
+	"io/fs"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -23,45 +26,86 @@ func (f flows) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 	})
 }
 
-// forgetFlows makes the kernel forget the connections of addresses that nobody has any longer. Whoever gets such an address next would inherit what was allowed to, and translated for,
-// its last owner. A kernel without nf_conntrack_netlink cannot: there they end by themselves, after minutes.
+// forgetFlows makes the kernel forget the connections of addresses. It looks at all connections, which takes ten milliseconds and more, so it is done only where it matters: see reuse. A kernel without nf_conntrack_netlink cannot: there connections end by themselves, after minutes.
 func forgetFlows(addrs flows) error {
-	if len(addrs) == 0 {
-		return nil
-	}
 	h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return failed(err, "open a netlink socket")
 	}
 	defer h.Close()
-	for _, v4 := range []bool{true, false} {
-		family := netlink.InetFamily(unix.AF_INET6)
-		if v4 {
-			family = unix.AF_INET
-		}
-		if !addrs.any(v4) {
-			continue
-		}
+	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
 		const tries = 5 // the table changes while it is read
 		for range tries {
 			if _, err = h.ConntrackDeleteFilters(netlink.ConntrackTable, family, addrs); !errors.Is(err, netlink.ErrDumpInterrupted) {
 				break
 			}
 		}
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			return failed(err, "forget connections")
 		}
 	}
 	return nil
 }
 
-func (f flows) any(v4 bool) bool {
-	for a := range f {
-		if a.Is4() == v4 {
-			return true
+// freedName is the file in which the addresses stand whose connections are still to be forgotten.
+const freedName = ".freed"
+
+// packets follows an address whose owner had published ports of a protocol without connections.
+const packets = " packets"
+
+// mostFreed is how long the file gets, in bytes, before all that stands in it is forgotten.
+const mostFreed = 1 << 16
+
+// noteFreed writes addresses down. It is done before their rules go: who dies in between leaves too many, not too few.
+func (d *lockDir) noteFreed(addrs flows, r Rules) error {
+	if len(addrs) == 0 {
+		return nil
+	}
+	f, err := d.open(freedName, unix.O_CREAT|unix.O_APPEND)
+	if err != nil {
+		return failed(err, "note free addresses")
+	}
+	defer f.Close()
+	var text strings.Builder
+	suffix := ""
+	if slices.ContainsFunc(r.Publish, func(p Port) bool { return p.protocol() != TCP }) {
+		suffix = packets
+	}
+	for a := range addrs {
+		text.WriteString(a.String() + suffix + "\n")
+	}
+	_, err = f.WriteString(text.String())
+	return failed(err, "note free addresses")
+}
+
+// reuse forgets the connections of free addresses if one of them gets a new owner to whom they would matter: he has a policy, which they would pass by as what is established already; or datagrams from outside are still
+// translated to the address. A segment of somebody else's TCP connection his kernel refuses by itself.
+func (d *lockDir) reuse(addrs flows, r Rules) error {
+	if len(addrs) == 0 {
+		return nil
+	}
+	text, err := os.ReadFile(d.path + "/" + freedName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return failed(err, "look for free addresses")
+	}
+	freed, again := flows{}, len(text) > mostFreed
+	for line := range strings.Lines(string(text)) {
+		addr, datagrams := strings.CutSuffix(strings.TrimSuffix(line, "\n"), packets)
+		if a, err := netip.ParseAddr(addr); err == nil {
+			freed[a] = true
+			again = again || addrs[a] && (datagrams || r.Policy.any())
 		}
 	}
-	return false
+	if !again {
+		return nil
+	}
+	if err := forgetFlows(freed); err != nil {
+		return err
+	}
+	return failed(os.Remove(d.path+"/"+freedName), "forget free addresses")
 }
 
 // flowsOf are the addresses among elements of the set inside.
@@ -88,3 +132,6 @@ func gone(old, next Rules) flows {
 	}
 	return addrs
 }
+
+// unknownRules stand for those of the dead: they may have published anything.
+func unknownRules() Rules { return Rules{Publish: []Port{{Protocol: UDP}}} }

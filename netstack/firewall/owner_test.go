@@ -69,7 +69,7 @@ func TestOthers(t *testing.T) {
 	require.Contains(t, w.host.ruleset(), "caisson-v1")
 	require.NoError(t, b.Remove())
 	require.Equal(t, before, w.host.ruleset())
-	left, err := filepath.Glob(w.dir + "/*/*")
+	left, err := filepath.Glob(w.dir + "/*/[^.]*")
 	require.NoError(t, err)
 	require.Empty(t, left)
 }
@@ -216,6 +216,7 @@ func TestInherited(t *testing.T) {
 	w.outside.reaches("web 2001:db8::2", "udp", "[2001:db8::1]:8080")
 	require.Equal(t, 2, tracked())
 	require.NoError(t, held.Remove())
+	w.add(fw, "other", firewall.Rules{Cards: w.webCard()})
 	require.Equal(t, 0, tracked())
 }
 
@@ -324,7 +325,7 @@ func TestDead(t *testing.T) {
 			defer next.Close()
 		})
 		require.Equal(t, alone, w.host.ruleset(), out)
-		ids, err := filepath.Glob(w.dir + "/*/*")
+		ids, err := filepath.Glob(w.dir + "/*/[^.]*")
 		require.NoError(t, err)
 		require.Len(t, ids, 1, out)
 	}

@@ -42,17 +42,17 @@ func (f *Firewall) sweep() ([]string, error) {
 				dead = append(dead, id)
 			}
 		}
+		for _, id := range dead {
+			if b := found[id]; b != nil {
+				if err := f.dir.noteFreed(flowsOf(b.elements), unknownRules()); err != nil {
+					return nil, err
+				}
+			}
+		}
 		f.step("remove the dead")
 		f.discard(found, dead)
 		if err := f.commit(""); err != nil {
 			return nil, err
-		}
-		for _, id := range dead {
-			if b := found[id]; b != nil {
-				if err := forgetFlows(flowsOf(b.elements)); err != nil {
-					return nil, err
-				}
-			}
 		}
 	}
 	f.step("release the dead")

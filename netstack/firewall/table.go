@@ -137,13 +137,15 @@ func inetChains() []base {
 func rawRules() (rules []line) {
 	v4 := ipv4()
 	for _, offset := range []uint32{v4.source, v4.dest} {
-		rules = append(rules, join(iifname(reg), lookup(localnet), v4.is(), v4.in(offset, v4.loopback), drop()))
+		rules = append(rules, join(v4.is(), v4.in(offset, v4.loopback), iifname(reg), lookup(localnet), drop()))
 	}
+	// All packets come by here: what concerns a few is behind one look.
+	rules = append(rules, join(iifname(reg), not(routed), accept()))
 	for _, kind := range []byte{ndRouterSolicit, ndNeighbourSolicit, ndNeighbourAdvert} {
-		rules = append(rules, join(iifname(reg), lookup(routed), isICMPv6(kind), accept())) // with link-local addresses, for the card alone
+		rules = append(rules, join(isICMPv6(kind), accept())) // with link-local addresses, for the card alone
 	}
 	for _, f := range families() {
-		rules = append(rules, join(iifname(reg), lookup(routed), f.is(), iifname(reg), f.saddr(after), not(source+f.suffix), drop()))
+		rules = append(rules, join(f.is(), iifname(reg), f.saddr(after), not(source+f.suffix), drop()))
 	}
 	return rules
 }
