@@ -73,14 +73,14 @@ func TestIsolated(t *testing.T) {
 	host(t, func(h *world) {
 		b := netstack.Bridge{State: h.state, Isolated: true}
 		h.start("serve", []string{":80", "hello"}, b)
-		require.Contains(t, h.run("dial", []string{"10.77.0.2:80", "short"}, b), "error: dial tcp 10.77.0.2:80")
-		require.Contains(t, h.run("dial", []string{"[fd77:ca15:50::2]:80", "short"}, b), "error: dial tcp")
+		require.Contains(t, h.run("dial", []string{"10.77.0.2:80", "400ms"}, b), "error: dial tcp 10.77.0.2:80")
+		require.Contains(t, h.run("dial", []string{"[fd77:ca15:50::2]:80", "400ms"}, b), "error: dial tcp")
 		b.Isolated = false
-		require.Contains(t, h.run("dial", []string{"10.77.0.2:80", "short"}, b), "error: dial tcp 10.77.0.2:80")
+		require.Contains(t, h.run("dial", []string{"10.77.0.2:80", "400ms"}, b), "error: dial tcp 10.77.0.2:80")
 		require.NoError(t, dialHost(h, "10.77.0.2:80"))
 		b.Isolated, b.Unchecked = true, true
 		h.start("serve", []string{":80", "hello"}, b)
-		require.Contains(t, h.run("dial", []string{"10.77.0.6:80", "short"}, b), "error: dial tcp 10.77.0.6:80")
+		require.Contains(t, h.run("dial", []string{"10.77.0.6:80", "400ms"}, b), "error: dial tcp 10.77.0.6:80")
 		b.Isolated = false
 		require.Contains(t, h.run("dial", []string{"10.77.0.6:80"}, b), "hello")
 	})
@@ -198,7 +198,7 @@ func TestVLANsAndSTP(t *testing.T) {
 		h.start("serve", []string{":80", "hello"}, b)
 		require.Contains(t, h.run("dial", []string{"10.77.0.2:80"}, b), "hello")
 		b.VLAN = 8
-		require.Contains(t, h.run("dial", []string{"10.77.0.2:80", "short"}, b), "error")
+		require.Contains(t, h.run("dial", []string{"10.77.0.2:80", "400ms"}, b), "error")
 	})
 }
 
@@ -220,7 +220,7 @@ func TestSTP(t *testing.T) {
 			}
 		}
 		require.NotEmpty(t, cable)
-		out := h.run("dial", []string{"10.77.0.1:80", "short"}, b)
+		out := h.run("dial", []string{"10.77.0.1:80", "400ms"}, b)
 		require.Contains(t, out, "error")
 		require.NotContains(t, out, "refused", "nothing passes yet")
 	})
@@ -268,7 +268,7 @@ func TestFirstPacket(t *testing.T) {
 		for _, address := range []string{"10.77.0.2:80", "[fd77:ca15:50::2]:80"} {
 			quick := 0
 			for range 3 {
-				if !strings.Contains(h.run("dial", []string{address, "short"}, b), "error") {
+				if !strings.Contains(h.run("dial", []string{address, "900ms"}, b), "error") {
 					quick++
 				}
 			}

@@ -66,7 +66,7 @@ func inside(what string, args []string) error {
 	case "dial": // says what the server at the address says
 		most := dialTime
 		if len(args) > 1 { // where no answer is expected
-			most = time.Second
+			most, _ = time.ParseDuration(args[1])
 		}
 		c, err := net.DialTimeout("tcp", args[0], most)
 		if err != nil {

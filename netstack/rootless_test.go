@@ -55,7 +55,7 @@ func unprivileged(t *testing.T, program, pkg string, part func(publish ...netsta
 	go serve(private, "secret of the host's")
 	_, port, _ := net.SplitHostPort(private.Addr().String())
 	for _, gateway := range []string{"127.0.0.1", "10.0.2.2", gatewayOf(t)} {
-		require.NotContains(t, h.run("dial", []string{net.JoinHostPort(gateway, port), "short"}, namespaces.User, part()), "secret", gateway)
+		require.NotContains(t, h.run("dial", []string{net.JoinHostPort(gateway, port), "400ms"}, namespaces.User, part()), "secret", gateway)
 	}
 	v := h.look(namespaces.User, part())
 	require.Greater(t, len(v.Devices), 1)

@@ -91,7 +91,7 @@ func spoof(args []string) error {
 	if err != nil {
 		return err
 	}
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: ip}, Timeout: time.Second}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: ip}, Timeout: 400 * time.Millisecond}
 	c, err := d.Dial("tcp", args[1])
 	if err != nil {
 		return err
@@ -104,7 +104,7 @@ func TestPolicy(t *testing.T) {
 		b := netstack.Bridge{State: h.state, Masquerade: true}
 		h.start("serve", []string{":80", "hello"}, b)
 		b.Policy.Egress.Otherwise = firewall.Drop
-		require.Contains(t, h.run("dial", []string{"10.77.0.2:80", "short"}, b), "error")
+		require.Contains(t, h.run("dial", []string{"10.77.0.2:80", "400ms"}, b), "error")
 		b.Policy.Egress.Rules = []firewall.Rule{{Verdict: firewall.Allow, Protocol: firewall.TCP, Ports: firewall.Ports(80)}}
 		require.Contains(t, h.run("dial", []string{"10.77.0.2:80"}, b), "hello")
 	})
