@@ -81,12 +81,14 @@ func in(t testing.TB, ns *os.File, f func() error) {
 	t.Helper()
 	done := make(chan error)
 	go func() {
+		err := errors.New("the function has ended early")
+		defer func() { done <- err }()
 		lockThread()
-		err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
-		if err == nil {
-			err = f()
+		if e := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); e != nil {
+			err = e
+			return
 		}
-		done <- err
+		err = f()
 	}()
 	require.NoError(t, <-done)
 }

@@ -179,3 +179,10 @@ func ExampleBandwidth() {
 	// <nil>
 	// Bytes "10": not between 1000 and 2^32-1 bytes per second
 }
+
+// The near one of two hosts whose sandboxes are on one network.
+func ExampleVxlan() {
+	v := netstack.Vxlan{Name: "vx0", ID: 1 << 24, Local: netip.MustParseAddr("192.0.2.1"), Peers: []netip.Addr{netip.MustParseAddr("192.0.2.2")}, Bridge: "caisson0"}
+	fmt.Println(v.Create())
+	// Output: ID "16777216": not between 1 and 2^24-1
+}
