@@ -11,7 +11,7 @@
 //	}
 //	defer fw.Close()
 //	held, err := fw.Add("web", firewall.Rules{
-//		Cards: []firewall.Card{{Name: "veth3", Bridge: "caisson0", MAC: mac, Addrs: []netip.Addr{netip.MustParseAddr("10.88.0.2")}}},
+//		Cards:      []firewall.Card{{Name: "veth3", Bridge: "caisson0", MAC: mac, Addrs: []netip.Addr{netip.MustParseAddr("10.88.0.2")}}},
 //		Masquerade: true,
 //		Isolated:   true,
 //		Publish:    []firewall.Port{{Port: 8080, To: 80}},
@@ -63,6 +63,9 @@
 //
 // # Needs
 //
-// CAP_NET_ADMIN in the user namespace that owns the network namespace, a writable directory for the locks, and Linux 5.8 with nf_tables and its nat, masq, fib, numgen, hash and
-// reject modules, nf_conntrack_bridge for policies between sandboxes of one bridge (nft(8)). Ports below 1024 need CAP_NET_BIND_SERVICE to look whether they are free.
+// CAP_NET_ADMIN in the user namespace that owns the network namespace, a writable directory for the locks, and Linux 5.2 with nf_tables and its parts nft_nat, nft_masq, nft_fib_inet,
+// nft_ct, nft_numgen, nft_hash and nft_reject_inet (nft(8)). Ports below 1024 need CAP_NET_BIND_SERVICE to look whether they are free.
+//
+// A bridge must have a MAC that was set, and not one that it takes from its ports, which changes: frames that are to go by way of the host are sent to it. Hairpin mode is set
+// for its ports, and everything dropped that would come back by it unchanged (bridge(8)). br_netfilter may be in force or not.
 package firewall

@@ -33,7 +33,7 @@ func run(rounds, crowd int, length time.Duration) error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "firewall")
+	dir, err := os.MkdirTemp("/run", "firewall") // where the real one is, in memory
 	if err != nil {
 		return err
 	}
