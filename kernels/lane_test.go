@@ -24,7 +24,7 @@ type machine struct {
 
 // Where the kernel is one that has run everything already, only the packages run that may see a difference.
 var (
-	labelled = []string{"chroot", "examples/escape", "internal/launch", "kernels/guest", "lsm", "namespaces"}
+	labelled = []string{"chroot", "examples/escape", "examples/run", "internal/launch", "kernels/guest", "lsm", "namespaces"}
 	assembly = []string{"caps", "internal/dumpable", "internal/initprog", "internal/launch", "internal/nofile", "internal/sys",
 		"kernels/guest", "lsm", "plan"}
 )
