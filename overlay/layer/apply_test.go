@@ -223,6 +223,22 @@ func TestOrdinaryUserOverClosed(t *testing.T) {
 	require.NoError(t, os.Chmod(filepath.Join(dst, "closed"), 0o700))
 }
 
+// TestLinks: hard links to what is not there, and to themselves.
+func TestLinks(t *testing.T) {
+	dst, _ := cage(t)
+	_, err := apply(t, layer.Unpack{}, dst, file("a", "a"), hardlink("a", "./a"), hardlink("b", "a"))
+	require.NoError(t, err)
+	require.Equal(t, "a", read(t, filepath.Join(dst, "b")))
+	for _, e := range []entry{hardlink("c", "c"), hardlink("c", "no"), hardlink("c", "no/way")} {
+		_, err = apply(t, layer.Unpack{}, dst, e)
+		require.ErrorIs(t, err, syscall.ENOENT)
+		require.ErrorContains(t, err, e.Linkname)
+	}
+	_, err = apply(t, layer.Unpack{}, dst, dir("d"), hardlink("c", "d"))
+	require.ErrorIs(t, err, syscall.EPERM)
+	require.Equal(t, []string{"a", "b", "d"}, names(t, dst))
+}
+
 func TestDevices(t *testing.T) {
 	null := entry{tar.Header{Name: "null", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 1, Devminor: 3}, ""}
 	disk := entry{tar.Header{Name: "disk", Typeflag: tar.TypeBlock, Mode: 0o660, Devmajor: 240, Devminor: 300, Gid: 6}, ""}

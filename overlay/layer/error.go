@@ -83,7 +83,6 @@ const (
 	IsWhiteout                       // a device 0:0, or a name with .wh., which would be taken for a whiteout
 	IsDevice                         // a device, which the caller has not asked for
 	IsUnknown                        // an entry of a type that layers do not have
-	IsSelfLink                       // a hard link to itself
 	IsBelowFile                      // a directory on the way is something else
 	IsLoop                           // more than 40 symbolic links on the way
 	IsMount                          // another file system is mounted on the way
@@ -106,8 +105,8 @@ var refusals = [...]struct {
 }{IsAbsolute: {"an absolute name", syscall.EINVAL}, IsDotDot: {`".." in a name`, syscall.EINVAL}, IsNoName: {"not a name", syscall.EINVAL},
 	IsRoot: {"the root is not a directory", syscall.ENOTDIR}, IsBadWhiteout: {"not a whiteout that makes sense", syscall.EINVAL},
 	IsWhiteout: {"would be taken for a whiteout", syscall.EINVAL}, IsDevice: {"a device", syscall.EPERM}, IsUnknown: {"of a type that layers do not have", syscall.EINVAL},
-	IsSelfLink: {"a hard link to itself", syscall.EINVAL}, IsBelowFile: {"below something that is not a directory", syscall.ENOTDIR},
-	IsLoop: {"too many symbolic links on the way", syscall.ELOOP}, IsMount: {"another file system is mounted on the way", syscall.EXDEV},
+	IsBelowFile: {"below something that is not a directory", syscall.ENOTDIR},
+	IsLoop:      {"too many symbolic links on the way", syscall.ELOOP}, IsMount: {"another file system is mounted on the way", syscall.EXDEV},
 	IsReplaced: {"a directory was replaced meanwhile", syscall.EAGAIN}, IsTooMany: {"more entries than the limit", syscall.EFBIG},
 	IsTooLarge: {"larger than the limit", syscall.EFBIG}, IsTooDeep: {"deeper than the limit", syscall.ENAMETOOLONG},
 	IsHeader: {"a header larger than any entry needs", syscall.EFBIG}, IsBadOwner: {"an owner that no file can have", syscall.EINVAL},

@@ -142,9 +142,6 @@ func (u *unpacker) link(h *tar.Header, dir *node, name string, key uint64) error
 	}
 	from.refs.Add(1)
 	defer from.refs.Add(-1)
-	if from == dir && p.base == name {
-		return refuse(IsSelfLink, "")
-	}
 	u.crew.ready(u.tree.key(from, p.base))
 	source, err := u.tree.fd(from)
 	if err != nil {
@@ -156,6 +153,9 @@ func (u *unpacker) link(h *tar.Header, dir *node, name string, key uint64) error
 	}
 	if isWhiteout(st.Mode, uint64(st.Rdev)) {
 		return refuse(IsWhiteout, h.Linkname)
+	}
+	if from == dir && p.base == name {
+		return nil // as GNU tar writes a file that it was told to take twice
 	}
 	_, err = u.afresh(dir, name, key, func(fd int) error { return unix.Linkat(source, p.base, fd, name, 0) })
 	return err
