@@ -268,7 +268,7 @@ func TestTenThousand(t *testing.T) {
 		p.Dir = d
 	}
 	if os.Getenv("CAISSON_SLOW") != "" {
-		n = 2000
+		n = 1000
 	}
 	var took [2]time.Duration // by the first and the last tenth
 	for i := range n {
@@ -281,7 +281,11 @@ func TestTenThousand(t *testing.T) {
 			took[1] += d
 		}
 	}
-	require.Less(t, took[1], 3*took[0]+100*time.Millisecond, "with room for what else the machine has to do")
+	room := 100 * time.Millisecond // for what else the machine has to do
+	if os.Getenv("CAISSON_SLOW") != "" {
+		room = 5 * time.Second
+	}
+	require.Less(t, took[1], 3*took[0]+room)
 }
 
 func BenchmarkTake(b *testing.B) {
