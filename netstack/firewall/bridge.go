@@ -20,10 +20,11 @@ const (
 	mldReport2         = 143
 )
 
-// bridgeChains are the chains of the table of family bridge. check and steer are no base chains: they have no hook.
+// bridgeChains are the chains of the table of family bridge. The first three are no base chains: they have no hook.
 func bridgeChains() []base {
 	return []base{
 		{name: "check", rules: checkRules()},
+		{name: "check-mac", rules: []line{join(iifname(reg), payload(expr.PayloadBaseLLHeader, 6, 6, after), not(mac), drop()), jump("check")}},
 		{name: "steer", rules: steerRules()},
 		{"arrived", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, -300, arrivedRules()},
 		{"to-host", nftables.ChainTypeFilter, nftables.ChainHookInput, -300, controlRules()},
@@ -34,7 +35,7 @@ func bridgeChains() []base {
 // arrivedRules see each frame where it enters a bridge.
 func arrivedRules() []line {
 	rules := []line{
-		join(iifname(reg), lookup(cards), jump("check")),
+		join(iifname(reg), vmap(entry)),
 		join(iifname(reg), etherDest(after), lookup(hosts), forHost()),
 		discovery(ndNeighbourSolicit, accept()), discovery(ndNeighbourAdvert, accept()),
 		join(payload(expr.PayloadBaseLLHeader, 0, 1, reg), line{&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{1}, Xor: []byte{0}}},
@@ -54,11 +55,10 @@ func checkRules() []line {
 	v4, v6 := ipv4(), ipv6()
 	unspecified := make([]byte, 16)
 	rules := []line{
-		join(iifname(reg), lookup(pinned), iifname(reg), payload(expr.PayloadBaseLLHeader, 6, 6, after), not(mac), drop()),
+		join(v4.isEther(), iifname(reg), v4.saddr(after), lookup(source+"4"), back()), // most frames are done with here
 		// The sender's address of an ARP packet; a probe has none (RFC 5227).
 		join(etherType(unix.ETH_P_ARP), iifname(reg), payload(expr.PayloadBaseNetworkHeader, 14, 4, after), lookup(source+"4"), back()),
 		join(etherType(unix.ETH_P_ARP), payload(expr.PayloadBaseNetworkHeader, 14, 4, reg), equal(reg, unspecified[:4]), back()),
-		join(v4.isEther(), iifname(reg), v4.saddr(after), lookup(source+"4"), back()),
 		discovery(ndRouterAdvert, drop()),
 		discovery(ndRedirect, drop()),
 		// The address that a neighbour advertisement is about.

@@ -135,10 +135,12 @@ func (l *lowering) port(c Card, r Rules) {
 	if r.Policy.any() {
 		l.bridge(steered, name)
 	}
+	check := "check"
 	if c.MAC != nil {
-		l.bridge(pinned, name)
+		check = "check-mac"
 		l.bridge(mac, slices.Concat(name, c.MAC, []byte{0, 0}))
 	}
+	l.elements[element{set: setID{true, entry}, key: string(name), chain: check}] = true
 }
 
 func (l *lowering) bridgeMAC(c Card) {

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
@@ -183,7 +184,14 @@ func TestListener(t *testing.T) {
 		require.Equal(t, "", taken.Owner)
 		require.NotContains(t, w.host.ruleset(), "caisson-v1")
 		require.NoError(t, close())
-		held := w.add(fw, "web", rules)
+		var held *firewall.Held
+		for range 100 { // a program that another test starts just now has a copy until it is executed
+			if held, err = fw.Add("web", rules); err == nil {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		require.NoError(t, err)
 		require.NoError(t, held.Remove())
 	}
 	_, err := fw.Add("web", firewall.Rules{Cards: w.webCard(), Publish: []firewall.Port{{Addr: netip.MustParseAddr("192.0.2.99"), Port: 80}}})

@@ -34,7 +34,7 @@ const (
 	localnet = "localnet" // interfaces over which 127.0.0.1 is translated
 
 	// bridge
-	pinned  = "pinned"  // interfaces with a MAC
+	entry   = "entry"   // interface: the chain that checks its frames
 	mac     = "mac"     // interface and MAC
 	steered = "steered" // interfaces and addresses whose packets go by way of the host
 	routers = "routers" // interface: MAC of its bridge
@@ -94,7 +94,7 @@ func (t tables) sets() map[setID]*nftables.Set {
 	add(t.bridge, cards, types{ifname})
 	add(t.bridge, isolated, types{ifname})
 	add(t.bridge, steered, types{ifname})
-	add(t.bridge, pinned, types{ifname})
+	add(t.bridge, entry, types{ifname}, nftables.TypeVerdict)
 	add(t.bridge, mac, types{ifname, ether})
 	add(t.bridge, echo, types{ifname, ifname})
 	add(t.bridge, hosts, types{ifname, ether})
