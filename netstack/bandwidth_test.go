@@ -44,6 +44,7 @@ func drain(args []string) error {
 	if err != nil {
 		return err
 	}
+	c.SetDeadline(time.Now().Add(30 * time.Second))
 	b, n, begin := make([]byte, 64<<10), 0, time.Now()
 	for {
 		k, err := c.Read(b)
