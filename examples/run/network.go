@@ -8,9 +8,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/caisson-dev/caisson/cgroups"
 	"github.com/caisson-dev/caisson/chroot"
 	"github.com/caisson-dev/caisson/netstack"
 	"github.com/caisson-dev/caisson/plan"
@@ -24,10 +26,11 @@ type network struct {
 	mac       net.HardwareAddr
 	resolv    netstack.Resolv
 	hosts     []netstack.HostEntry
+	bandwidth netstack.Bandwidth
 }
 
 // networks are the kinds, and whether they take an argument.
-var networks = map[string]bool{"none": false, "host": false, "bridge": true, "container": true, "macvlan": true, "ipvlan": true}
+var networks = map[string]bool{"none": false, "host": false, "bridge": true, "container": true, "macvlan": true, "ipvlan": true, "pasta": false, "slirp4netns": false}
 
 func (n *network) define(def func(func(string) error, ...string)) {
 	def(n.setKind, "network", "net")
@@ -38,6 +41,7 @@ func (n *network) define(def func(func(string) error, ...string)) {
 	def(each(&n.resolv.Search, nonEmpty), "dns-search")
 	def(each(&n.resolv.Options, nonEmpty), "dns-option", "dns-opt")
 	def(each(&n.hosts, parseHost), "add-host")
+	def(value(&n.bandwidth, parseBandwidth), "bandwidth")
 }
 
 // setKind reads KIND or KIND:ARGUMENT.
@@ -47,7 +51,7 @@ func (n *network) setKind(s string) error {
 	switch {
 	case s == "":
 	case !known:
-		return errors.New("not one of none, host, bridge[:NAME], container:PID, macvlan:PARENT, ipvlan:PARENT")
+		return errors.New("not one of none, host, bridge[:NAME], container:PID, macvlan:PARENT, ipvlan:PARENT, pasta, slirp4netns")
 	case given && (!takes || arg == ""):
 		return errors.New("what is " + strconv.Quote(s) + "?")
 	case takes && !given && kind != "bridge":
@@ -60,8 +64,10 @@ func (n *network) setKind(s string) error {
 // check finds flags that do not go together.
 func (n *network) check() error {
 	switch {
-	case n.kind != "bridge" && len(n.publish) > 0:
-		return errors.New("--publish goes with --network bridge")
+	case !slices.Contains([]string{"bridge", "pasta", "slirp4netns"}, n.kind) && len(n.publish) > 0:
+		return errors.New("--publish goes with --network bridge, pasta and slirp4netns")
+	case n.kind != "bridge" && n.bandwidth != netstack.Bandwidth{}:
+		return errors.New("--bandwidth goes with --network bridge")
 	case n.kind != "bridge" && n.kind != "macvlan" && n.kind != "ipvlan" && (len(n.ip) > 0 || n.mac != nil):
 		return errors.New("--ip and --mac-address go with --network bridge, macvlan and ipvlan")
 	case n.kind == "ipvlan" && n.mac != nil:
@@ -97,7 +103,11 @@ func (n *network) part(host string) (plan.Primitive, error) {
 	case "host":
 		return netstack.Host{}, nil
 	case "bridge":
-		return netstack.Bridge{Name: n.arg, Addresses: n.addresses(), Masquerade: true, Publish: n.publish, Hosts: []string{host}, Card: card}, nil
+		return netstack.Bridge{Name: n.arg, Addresses: n.addresses(), Masquerade: true, Publish: n.publish, Hosts: []string{host}, Card: card, Bandwidth: n.bandwidth}, nil
+	case "pasta":
+		return netstack.Pasta{Publish: n.publish}, nil
+	case "slirp4netns":
+		return netstack.Slirp{Publish: n.publish}, nil
 	case "container":
 		pid, err := strconv.Atoi(n.arg)
 		if err != nil || pid <= 0 {
@@ -162,6 +172,28 @@ func over(r netstack.Resolv) netstack.Resolv {
 		r.Options = host.Options
 	}
 	return r
+}
+
+// parseBandwidth reads RATE for both directions, or in=RATE,out=RATE, bytes in a second.
+func parseBandwidth(s string) (b netstack.Bandwidth, err error) {
+	if !strings.Contains(s, "=") {
+		s = "in=" + s + ",out=" + s
+	}
+	for part := range strings.SplitSeq(s, ",") {
+		way, rate, _ := strings.Cut(part, "=")
+		n, err := cgroups.ParseBytes(rate)
+		switch {
+		case err != nil || n <= 0:
+			return b, errors.Join(errors.New("not a rate: "+strconv.Quote(rate)), err)
+		case way == "in":
+			b.Receive.Bytes = n
+		case way == "out":
+			b.Send.Bytes = n
+		default:
+			return b, errors.New("not RATE, or in=RATE,out=RATE")
+		}
+	}
+	return b, nil
 }
 
 // parseHost reads NAME:ADDRESS, or NAME=ADDRESS.

@@ -3,7 +3,9 @@
 package main
 
 import (
+	"bufio"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
@@ -137,4 +139,55 @@ func TestJoinNetwork(t *testing.T) {
 	}
 	l.try(t, in([]string{"--network", "container:0"}, "true")...).fails(t, 125, "not a process")
 	l.try(t, in([]string{"--network", "container:4194305"}, "true")...).fails(t, 125, "no such process")
+}
+
+// withTun runs run as an ordinary user who may open /dev/net/tun, as most systems have it.
+func withTun(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	c := command(os.Geteuid(), args...)
+	if os.Geteuid() != 0 {
+		return c
+	}
+	tun := filepath.Join(programs(), "tun")
+	if err := unix.Mknod(tun, unix.S_IFCHR, int(unix.Mkdev(10, 200))); err != unix.EEXIST {
+		must(t, err)
+	}
+	must(t, os.Chmod(tun, 0o666))
+	c.Args = append([]string{"sh", "-c", `mount --bind "$0" /dev/net/tun && exec setpriv --reuid 65534 --regid 65534 --clear-groups -- "$@"`, tun, c.Path}, c.Args[1:]...)
+	c.Path = "/bin/sh"
+	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS} // where all mounts are private
+	return c
+}
+
+// TestPasta: an ordinary user's sandbox has a network, by the program pasta, and a port.
+func TestPasta(t *testing.T) {
+	needUser(t)
+	flags := []string{"--network", "pasta", "-p", "127.0.0.1:18080:80", "--init"}
+	if _, err := exec.LookPath("pasta"); err != nil {
+		end(t, command(ordinary(), in(flags, "true")...)).fails(t, 125, "passt")
+		t.Skip("there is no pasta")
+	}
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		t.Skip(err)
+	}
+	c := withTun(t, in(flags, "serve", ":80")...)
+	out, err := c.StdoutPipe()
+	must(t, err)
+	var complaint strings.Builder
+	c.Stderr = &complaint
+	must(t, c.Start())
+	t.Cleanup(func() {
+		c.Process.Signal(syscall.SIGTERM)
+		c.Wait()
+	})
+	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		c.Wait()
+		if strings.Contains(complaint.String(), "tun") && os.Geteuid() != 0 {
+			t.Skip("ordinary users may not open it: ", complaint.String())
+		}
+		t.Fatal(line, complaint.String())
+	}
+	if o := try(t, in([]string{"--network", "host"}, "ask", "127.0.0.1:18080")...); o.code != 0 || !strings.HasPrefix(o.stdout, "hello ") {
+		t.Fatal(o)
+	}
 }

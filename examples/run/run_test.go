@@ -104,7 +104,7 @@ func TestBadFlags(t *testing.T) {
 		{"-u nosuchuser x", `no user "nosuchuser"`}, {"-u 0:nosuchgroup x", `no group "nosuchgroup"`}, {"--group-add nosuchgroup x", "no group"}, {"-u -1 x", "no user"}, {"-u 4294967295 x", "no user"},
 		{"--userns 1000 x", "not one of host, keep-id, auto"}, {"--network nope x", "not one of none, host"}, {"--network macvlan x", "macvlan:PARENT"}, {"--network host:x y", "what is"}, {"-p 80 x", "goes with --network bridge"},
 		{"--network bridge -p 1-2:3 x", "same length"}, {"--network bridge -p 1-2 x", "one of the host"}, {"--network bridge -p 080:1 x", "not a port"}, {"--network bridge -p 1/x y", "not one of tcp"},
-		{"--network bridge -p x:1:1 y", "unable to parse"}, {"--ip 10.0.0.1 x", "go with --network bridge"}, {"--add-host x y", "NAME:ADDRESS"},
+		{"--network bridge -p x:1:1 y", "unable to parse"}, {"--ip 10.0.0.1 x", "go with --network bridge"}, {"--add-host x y", "NAME:ADDRESS"}, {"--bandwidth x y", "not a rate"}, {"--bandwidth up=1k y", "in=RATE"}, {"--bandwidth 1m x", "goes with --network bridge"},
 		{"--rootfs / --layer /a x", "does not go with"}, {"--commit /a x", "goes with"}, {"--layer /a --read-only --commit /b x", "does not go with"}, {"--entrypoint /a x", "goes with --image"}, {"--layer /a --userns auto x", "nobody"}, {"--pid container:x y", "not one of"},
 		{"--ipc x y", "not one of"}, {"--uts x y", "not one of"}, {"--cgroupns x y", "not one of"},
 		{"--uts host -h x y", "--uts host"}, {"--uts host --domainname x y", "--uts host"}, {"-h " + strings.Repeat("x", 65) + " y", "64 bytes"},

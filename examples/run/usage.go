@@ -78,14 +78,16 @@ Isolation
       --ulimit NAME=SOFT[:HARD]
                                resource limit, such as nofile=1024; may be repeated
 
-Network: --network also takes these, which need root and, for bridge, nf_tables in the kernel
+Network: --network also takes these; the first four need root and, for bridge, nf_tables in the kernel
           bridge[:NAME]        a card on a bridge of the host's, which is made when it is not there (default:
                                caisson0), behind the host's address; allows forwarding on the host
           container:PID        the network of that process
           macvlan:PARENT       a card with an address of its own on the network of a device of the host's
           ipvlan:PARENT        the same with the device's hardware address
+          pasta, slirp4netns   for ordinary users: these programs carry the sandbox's connections
+      --bandwidth RATE         bytes in a second over the bridge's card, such as 10m; or in=RATE,out=RATE
   -p, --publish [ADDRESS:][PORT[-LAST]:]PORT[-LAST][/tcp|udp|sctp]
-                               a port of the bridge's card on the host; may be repeated
+                               a port of the sandbox on the host; may be repeated
       --ip ADDRESS[/BITS]      of the card, also --ip6 (default: the bridge's next free ones)
       --mac-address ADDRESS    (default: random)
       --dns ADDRESS            nameserver, also --dns-search, --dns-option; may be repeated (default: the host's, if
