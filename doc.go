@@ -9,7 +9,7 @@
 //	out, err := base.Command("python3", "-c", "print(6*7)").CombinedOutput()
 //
 // [New] takes parts and gives a [Sandbox], an immutable value; [Sandbox.With] gives a further one with more parts. Each
-// part wraps one primitive of the kernel and comes from a package of its own: namespaces, chroot and others; a few that
+// part wraps one primitive of the kernel and comes from a package of its own: namespaces, chroot, caps, seccomp, cgroups, lsm, overlay, netstack; a few that
 // concern the process alone are here: [User], [Umask], [Rlimit], [Nice], [Affinity], [Session], [DieWithParent], [Init]. The parts that a sandbox
 // does not have are not there: New() isolates nothing.
 //
