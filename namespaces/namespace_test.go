@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -113,6 +114,11 @@ func TestProcesses(t *testing.T) {
 func TestList(t *testing.T) {
 	asRoot(t)
 	pid, _ := sleeper(t, UTS|IPC)
+	// os/exec goes on before the kernel has put the arguments in place.
+	require.Eventually(t, func() bool {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		return err == nil && len(b) > 0
+	}, 10*time.Second, time.Millisecond)
 	list, err := List()
 	require.NoError(t, err)
 	for _, k := range []Set{UTS, IPC} {

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLayers: the whole story, with a small model. What is known is neither stored nor sent again.
-func TestLayers(t *testing.T) {
+// TestStory: all of it, with a small model. What is known is neither stored nor sent again.
+func TestStory(t *testing.T) {
 	for _, p := range []string{"python3", "ldd"} {
 		if _, err := exec.LookPath(p); err != nil {
 			t.Skip("needs ", p)

@@ -101,9 +101,9 @@ func TestScript(t *testing.T) {
 	require.Equal(t, "it runs\n", out)
 }
 
-// TestArguments: of a multiplexer only the values that were used are allowed. The other family is one that neither a shell nor
+// TestValues: of a multiplexer only the values that were used are allowed. The other family is one that neither a shell nor
 // glibc uses on its own: a search for the user's name asks nscd by AF_UNIX.
-func TestArguments(t *testing.T) {
+func TestValues(t *testing.T) {
 	python, err := exec.LookPath("python3")
 	if err != nil {
 		t.Skip("there is no python3 to make sockets with")
