@@ -106,6 +106,13 @@ func startManager(t *testing.T, address string) *manager {
 	return m
 }
 
+// set changes what it does: calls may come at any time.
+func (m *manager) set(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f()
+}
+
 func (m *manager) Subscribe() *dbus.Error { return nil }
 
 func (m *manager) StartTransientUnit(sender dbus.Sender, name, mode string, properties []property, _ []auxiliary) (dbus.ObjectPath, *dbus.Error) {
@@ -161,12 +168,13 @@ func (m *manager) job(unit string) dbus.ObjectPath {
 	if result == "" {
 		result = "done"
 	}
+	if m.hangs {
+		return object
+	}
+	forger := m.forger
 	m.jobs.Go(func() {
-		if m.hangs {
-			return
-		}
-		if m.forger != nil {
-			m.forger.Emit(managerPath, managerName+".JobRemoved", n, object, unit, "done")
+		if forger != nil {
+			forger.Emit(managerPath, managerName+".JobRemoved", n, object, unit, "done")
 		}
 		m.conn.Emit(managerPath, managerName+".JobRemoved", n+100, managerPath+"/job/0", "other.scope", "failed")
 		time.Sleep(10 * time.Millisecond)
@@ -236,7 +244,8 @@ func TestSystemdScope(t *testing.T) {
 	managed(t)
 	address := startBus(t, "")
 	m := startManager(t, address)
-	m.forger = connect(t, address)
+	forger := connect(t, address)
+	m.set(func() { m.forger = forger })
 	ctx := t.Context()
 	cmd := sleeper(t)
 	at := cgroups.Systemd{Unit: "jobs.scope", Slice: "batch.slice", PIDs: []int{cmd.Process.Pid}, Address: address}
@@ -359,7 +368,7 @@ func TestSystemdNotMoved(t *testing.T) {
 	managed(t)
 	address := startBus(t, "")
 	m := startManager(t, address)
-	m.idle = true
+	m.set(func() { m.idle = true })
 	_, err := cgroups.Systemd{Unit: "x.scope", Address: address}.Start(t.Context())
 	require.ErrorIs(t, err, syscall.EPROTO)
 	require.ErrorContains(t, err, "is not in it")
@@ -381,14 +390,15 @@ func TestSystemdRefuses(t *testing.T) {
 
 	m := startManager(t, address)
 	for result, want := range map[string]error{"failed": syscall.EIO, "timeout": syscall.ETIMEDOUT, "canceled": syscall.ECANCELED, "dependency": syscall.EIO} {
-		m.result, m.forger, m.units = result, connect(t, address), map[string]map[string]dbus.Variant{}
+		forger := connect(t, address)
+		m.set(func() { m.result, m.forger, m.units = result, forger, map[string]map[string]dbus.Variant{} })
 		err := start()
 		require.ErrorIs(t, err, want)
 		require.ErrorContains(t, err, result)
 	}
 	for name, want := range map[string]error{"org.freedesktop.DBus.Error.InteractiveAuthorizationRequired": fs.ErrPermission, "org.freedesktop.DBus.Error.InvalidArgs": syscall.EINVAL,
 		systemdName + ".NoSuchProcess": syscall.ESRCH, "org.freedesktop.DBus.Error.NoReply": syscall.ETIMEDOUT, "org.example.Strange": syscall.EPROTO} {
-		m.refuse = dbus.NewError(name, []any{"no"})
+		m.set(func() { m.refuse = dbus.NewError(name, []any{"no"}) })
 		require.ErrorIs(t, start(), want, name)
 	}
 	require.NoError(t, m.conn.Close())
@@ -408,7 +418,7 @@ func TestSystemdForbidden(t *testing.T) {
 func TestSystemdHangs(t *testing.T) {
 	address := startBus(t, "")
 	m := startManager(t, address)
-	m.hangs, m.result = true, "done"
+	m.set(func() { m.hangs, m.result = true, "done" })
 	mute, err := net(t)
 	require.NoError(t, err)
 	before := descriptors(t)
