@@ -64,5 +64,7 @@ func TestInspectOrdinary(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, all.Networks)
 	require.Equal(t, "lo", all.Networks[0].Devices[0].Name)
-	require.Contains(t, all.Unseen, os.Getppid(), "root's process")
+	if _, err := os.Readlink("/proc/1/ns/net"); err != nil {
+		require.Contains(t, all.Unseen, 1, "root's process")
+	}
 }
