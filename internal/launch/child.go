@@ -154,7 +154,7 @@ func perform(c *child, o *sys.Call) (r, errno uintptr) {
 	}
 	r, e := rawSyscall(o.Trap, load(c, o.Load[0], o.Args[0]), load(c, o.Load[1], o.Args[1]), load(c, o.Load[2], o.Args[2]),
 		load(c, o.Load[3], o.Args[3]), load(c, o.Load[4], o.Args[4]), load(c, o.Load[5], o.Args[5]))
-	if e == 0 && (o.Kind == sys.Alive && r != 0 || (o.Kind == sys.Receive || o.Kind == sys.Await) && r == 0) {
+	if e == 0 && (o.Kind == sys.Alive && r != 0 || o.Kind == sys.Parent && r != 0 && r != o.Args[0] || (o.Kind == sys.Receive || o.Kind == sys.Await) && r == 0) {
 		exit() // the host has ended
 	}
 	if e != 0 {

@@ -36,7 +36,10 @@ func (s *start) descriptors(p *program) (err error) {
 		}
 	}
 	if s.plan.Dies() && s.host == nil {
-		fd, err := unix.PidfdOpen(os.Getpid(), 0)
+		fd, err := unix.PidfdOpen(unix.Gettid(), pidfdThread) // this thread stays, see startKept
+		if err != nil {
+			fd, err = unix.PidfdOpen(os.Getpid(), 0)
+		}
 		if s.host, err = s.own(fd, err, "pidfd"); err != nil {
 			return err
 		}
@@ -57,6 +60,8 @@ func (s *start) descriptors(p *program) (err error) {
 	}
 	return err
 }
+
+const pidfdThread = unix.O_EXCL // PIDFD_THREAD, Linux 6.9
 
 func (s *start) openInit() (err error) {
 	if s.init, err = initprog.Open(); err != nil {

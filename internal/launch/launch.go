@@ -111,7 +111,7 @@ type start struct {
 
 	files                   []*os.File // the command's descriptors
 	extra                   []*os.File // of the launcher's own, closed at the end
-	host                    *os.File   // pidfd of this process
+	host                    *os.File   // pidfd of this thread, or process
 	init                    *os.File   // the init program
 	detour                  bool       // the init program executes the command in its own place
 	reportRead, reportWrite *os.File   // from the init program

@@ -144,6 +144,9 @@ func (s *start) lowerStep(p *program, i int, st plan.Step) error {
 	case plan.StepDup:
 		s.lowerDup(p, i, st.N)
 	case plan.StepClose:
+		if s.plan.Dies() {
+			s.lookForHost(p, i)
+		}
 		s.lowerDup(p, i, len(s.cmd.Files)) // the report of an init process
 		p.closeAllBut(i, s.needed(p, i))
 	case plan.StepExec:
@@ -167,10 +170,19 @@ func (s *start) lowerCall(p *program, i int, st plan.Step) {
 	}
 }
 
-// lowerDie asks for SIGKILL when the starting thread ends, and then looks whether the host has ended before: its pidfd
-// has become readable. getppid(2) would not tell, it answers 0 in a new pid namespace.
+// lowerDie asks for SIGKILL when the starting thread ends, and then looks whether it has ended before.
 func (s *start) lowerDie(p *program, i int) {
 	p.call(i, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
+	if s.plan.Cloned()&unix.CLONE_NEWPID == 0 && s.plan.Joined()&unix.CLONE_NEWPID == 0 && !s.joins() {
+		p.special(i, sys.Parent, unix.SYS_GETPPID, uintptr(os.Getpid()))
+	}
+	s.lookForHost(p, i)
+}
+
+// lookForHost ends the child when the starting thread has ended: its pidfd has become readable. getppid(2) would not tell, it answers 0 in a
+// new pid namespace. Before Linux 6.9 there are only pidfds of whole processes, which are readable when the last thread has ended: on a busy
+// machine that is a while after the starting one. So the child looks a second time, when it closes what it does not need.
+func (s *start) lookForHost(p *program, i int) {
 	fd := make([]byte, 8)
 	binary.NativeEndian.PutUint32(fd, uint32(s.host.Fd()))
 	binary.NativeEndian.PutUint16(fd[4:], unix.POLLIN)

@@ -22,6 +22,7 @@ const (
 	Plain     Kind = iota // make the call
 	Reclone               // make the call, a clone; the parent of the new child ends
 	Alive                 // make the call, a poll of the host; end when it reports something
+	Parent                // make the call, a getppid; end when it is neither Args[0] nor 0, which is one outside the pid namespace
 	Receive               // make the call, a read; end when it reads nothing
 	Await                 // as Receive, of a socket; look some times without sleeping before
 	Try                   // make the call, an execve; where Skip is set, go on with the next when there is no such file
