@@ -6,46 +6,24 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/internal/deep"
 )
 
 // trail is the way from a directory down to one below it, however deep: it holds the descriptors of the innermost directories only, so that a
 // hostile tree of thousands of levels cannot use up those of the host.
 type trail struct {
-	root  int        // where it begins; not ours to close
-	flags int        // how directories are opened
-	above []identity // those below root that have been closed again
-	held  []level    // the innermost ones
-	names []string   // of all of them
+	root  int             // where it begins; not ours to close
+	flags int             // how directories are opened
+	above []deep.Identity // those below root that have been closed again
+	held  []level         // the innermost ones
+	names []string        // of all of them
 }
 
 // level is a directory that is held open.
 type level struct {
 	fd      int
 	pending []string // names in it that have been read and not looked at, see remover
-}
-
-// mostHeld is how many directories are held open.
-const mostHeld = 32
-
-// identity tells a directory from all others, also from a later one that has been given its inode number.
-type identity struct {
-	major, minor uint32
-	inode, mount uint64
-	born         unix.StatxTimestamp
-}
-
-// identify: where the kernel or a filter has no statx(2), and the file system no time of birth, inode numbers have to do.
-func identify(fd int) (identity, error) {
-	var x unix.Statx_t
-	const wanted = unix.STATX_INO | unix.STATX_BTIME | unix.STATX_MNT_ID
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, wanted, &x); err == nil {
-		return identity{x.Dev_major, x.Dev_minor, x.Ino, x.Mnt_id, x.Btime}, nil
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return identity{}, err
-	}
-	return identity{major: unix.Major(uint64(st.Dev)), minor: unix.Minor(uint64(st.Dev)), inode: uint64(st.Ino)}, nil
 }
 
 func (t *trail) top() int {
@@ -59,8 +37,8 @@ func (t *trail) depth() int { return len(t.names) }
 
 // down goes to what is at name in the innermost directory. The descriptor is the trail's from now on.
 func (t *trail) down(fd int, name string) error {
-	if len(t.held) == mostHeld {
-		id, err := identify(t.held[0].fd)
+	if len(t.held) == deep.Held {
+		id, err := deep.Identify(t.held[0].fd)
 		if err != nil {
 			unix.Close(fd)
 			return err
@@ -101,7 +79,7 @@ func (t *trail) reopen() (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	id, err := identify(fd)
+	id, err := deep.Identify(fd)
 	if err == nil && id != t.above[len(t.above)-1] {
 		err = syscall.EAGAIN
 	}

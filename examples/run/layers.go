@@ -27,6 +27,8 @@ type layers struct {
 	lowers []string // the topmost first
 	lease  *store.Lease
 	temp   string // with the directories upper and work, which become the layer that is asked for
+
+	started bool // there was a command that may have written something
 }
 
 func (l *layers) define(def func(func(string) error, ...string)) {
@@ -157,9 +159,9 @@ func (f *flags) stack() overlay.Root {
 	return root
 }
 
-// finish makes what the command has written a layer, if ended says that there was one, and lets all go.
-func (f *flags) finish(ended bool) (err error) {
-	if f.temp != "" && ended {
+// finish makes what the command has written a layer, if one was asked for, and lets all go.
+func (f *flags) finish() (err error) {
+	if f.temp != "" && f.started {
 		if err = overlay.Take(filepath.Join(f.temp, "upper"), filepath.Join(f.temp, "work"), f.commit); err != nil {
 			err = fmt.Errorf("--commit: %w", err)
 		}

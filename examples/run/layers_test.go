@@ -67,11 +67,15 @@ func TestCommit(t *testing.T) {
 	try(t, in([]string{"--layer", base, "--layer", made}, "cat", "/new")...).has(t, 0, "written", "")
 	try(t, in([]string{"--layer", base}, "cat", "/new")...).has(t, 1, "open /new: no such file or directory", "")
 	try(t, in([]string{"--layer", base, "--commit", made}, "true")...).fails(t, 125, "there already")
+	// Nothing was written where nothing was started.
 	try(t, "--layer", base, "--commit", made+"2", "/none").fails(t, 127, "no such program")
+	if o := try(t, "--layer", base, "--commit", made+"2", "--explain", "/none"); o.code != 0 {
+		t.Fatal(o)
+	}
 	left, err := os.ReadDir(filepath.Dir(base))
 	must(t, err)
 	for _, e := range left {
-		if name := e.Name(); name != "layer" && name != "made" && name != "made2" {
+		if name := e.Name(); name != "layer" && name != "made" {
 			t.Error("left behind: ", name)
 		}
 	}

@@ -59,8 +59,8 @@ func run(args []string) (int, error) {
 	if err = f.unpack(context.Background()); err == nil {
 		code, err = f.inSandbox()
 	}
-	if e := f.finish(err == nil || code != exitOurs); e != nil && err == nil {
-		return exitOurs, e
+	if e := f.finish(); e != nil {
+		return exitOurs, errors.Join(err, e)
 	}
 	return code, err
 }
@@ -117,6 +117,7 @@ func (f *flags) execute(cmd *caisson.Cmd) (int, error) {
 	if err := cmd.Start(); err != nil {
 		return f.notStarted(err, cmd.Path)
 	}
+	f.started = true
 	c.begin()
 	go forward(signals, cmd.Process)
 	err = cmd.Wait()

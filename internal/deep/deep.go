@@ -68,10 +68,10 @@ func (p Path) String() string {
 
 // level is a directory on the way down.
 type level struct {
-	fd       int // -1: closed for the sake of deeper ones
-	dev, ino uint64
-	name     string
-	names    []string // still to be walked
+	fd    int // -1: closed for the sake of deeper ones
+	id    Identity
+	name  string
+	names []string // still to be walked
 }
 
 type walk struct {
@@ -133,7 +133,7 @@ func (w *walk) step() error {
 func (w *walk) enter(fd int, name string) error {
 	l := level{fd: fd, name: name}
 	var err error
-	if l.dev, l.ino, err = inode(fd); err == nil {
+	if l.id, err = Identify(fd); err == nil {
 		l.names, err = w.Names(fd)
 	}
 	if err != nil {
@@ -185,8 +185,8 @@ func openAbove(fd int, want *level) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	dev, ino, err := inode(above)
-	if err == nil && (dev != want.dev || ino != want.ino) {
+	id, err := Identify(above)
+	if err == nil && id != want.id {
 		err = syscall.ESTALE
 	}
 	if err != nil {
@@ -203,10 +203,4 @@ func again(f func() (int, error)) (int, error) {
 			return n, err
 		}
 	}
-}
-
-func inode(fd int) (dev, ino uint64, err error) {
-	var st unix.Stat_t
-	err = unix.Fstat(fd, &st)
-	return uint64(st.Dev), st.Ino, err
 }

@@ -209,7 +209,8 @@ func await(c *child, o *sys.Call) {
 }
 
 // inspect opens the program and reads its first two bytes. What is not there cannot be executed either, and what cannot
-// be read may be a script all the same. To open a device would have effects, and it is none when it is executed, or execve refuses.
+// be read may be a script all the same. A device or a fifo is not opened, which would have effects: execve refuses it, and whatever takes its place meanwhile
+// is executed by the sealed program.
 //
 //go:noinline
 //go:nosplit

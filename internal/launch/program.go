@@ -173,14 +173,14 @@ func (s *start) lowerCall(p *program, i int, st plan.Step) {
 // lowerDie asks for SIGKILL when the starting thread ends, and then looks whether it has ended before.
 func (s *start) lowerDie(p *program, i int) {
 	p.call(i, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
-	if s.plan.Cloned()&unix.CLONE_NEWPID == 0 && s.plan.Joined()&unix.CLONE_NEWPID == 0 && !s.joins() {
+	if s.plan.Cloned()&unix.CLONE_NEWPID == 0 && !s.joins() {
 		p.special(i, sys.Parent, unix.SYS_GETPPID, uintptr(os.Getpid()))
 	}
 	s.lookForHost(p, i)
 }
 
-// lookForHost ends the child when the starting thread has ended: its pidfd has become readable. getppid(2) would not tell, it answers 0 in a
-// new pid namespace. Before Linux 6.9 there are only pidfds of whole processes, which are readable when the last thread has ended: on a busy
+// lookForHost ends the child when the starting thread has ended: its pidfd has become readable. It is for those, too, to whom getppid(2) answers 0
+// because they are in a new pid namespace. Before Linux 6.9 there are only pidfds of whole processes, which are readable when the last thread has ended: on a busy
 // machine that is a while after the starting one. So the child looks a second time, when it closes what it does not need.
 func (s *start) lookForHost(p *program, i int) {
 	fd := make([]byte, 8)
