@@ -1,7 +1,6 @@
 package chroot_test
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"os"
@@ -16,69 +15,24 @@ import (
 
 	"github.com/caisson-dev/caisson/chroot"
 	"github.com/caisson-dev/caisson/internal/launch"
+	"github.com/caisson-dev/caisson/internal/launchtest"
 	"github.com/caisson-dev/caisson/plan"
 	"github.com/caisson-dev/caisson/plan/plantest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// isolated gives pid and ipc namespaces, and a user namespace where the test has no privilege.
-var isolated = plan.Func(func(p *plan.Plan) error {
-	p.Clone(unix.CLONE_NEWPID | unix.CLONE_NEWIPC)
-	if os.Geteuid() == 0 {
-		return nil
-	}
-	return withUser(p)
-})
-
-// withUser maps root inside to the caller.
-func withUser(p *plan.Plan) error {
-	p.Clone(unix.CLONE_NEWUSER)
-	p.While(plan.Action{Name: "write id maps", Do: func(r *plan.Run) error {
-		dir := "/proc/" + plan.Int(r.PID).String() + "/"
-		for _, f := range [][2]string{{"setgroups", "deny"}, {"gid_map", "0 " + plan.Int(os.Getegid()).String() + " 1"},
-			{"uid_map", "0 " + plan.Int(os.Geteuid()).String() + " 1"}} {
-			if err := os.WriteFile(dir+f[0], []byte(f[1]), 0); err != nil {
-				return err
-			}
-		}
-		return nil
-	}})
-	return nil
-}
-
-func start(t *testing.T, script string, parts ...plan.Primitive) (string, error) {
-	t.Helper()
-	return startPlan(t, script, plan.Build(append([]plan.Primitive{isolated}, parts...)...))
-}
-
-func startPlan(t *testing.T, script string, built *plan.Plan) (string, error) {
-	t.Helper()
-	r, w, err := os.Pipe()
-	require.NoError(t, err)
-	defer r.Close()
-	cmd := &plan.Command{Candidates: []string{"/bin/sh"}, Args: []string{"sh", "-c", script}, Env: os.Environ(), Files: []*os.File{nil, w, w}}
-	p, err := launch.Start(context.Background(), built, cmd, launch.Options{})
-	w.Close()
-	if err != nil {
-		return "", err
-	}
-	var out bytes.Buffer
-	_, err = out.ReadFrom(r)
-	require.NoError(t, err)
-	var ws unix.WaitStatus
-	_, err = unix.Wait4(p.PID, &ws, 0, nil)
-	require.NoError(t, err)
-	require.NoError(t, p.Release())
-	return out.String(), nil
-}
-
-func run(t *testing.T, script string, parts ...plan.Primitive) string {
-	t.Helper()
-	out, err := start(t, script, parts...)
-	require.NoError(t, err)
-	return out
-}
+// The shell in a sandbox; see package launchtest.
+var (
+	isolated     = launchtest.Isolated
+	withUser     = launchtest.WithUser
+	start        = launchtest.Start
+	startPlan    = launchtest.StartPlan
+	run          = launchtest.Run
+	pipes        = launchtest.Pipes
+	startWaiting = launchtest.StartWaiting
+	firstBytes   = launchtest.FirstBytes
+)
 
 func TestHost(t *testing.T) {
 	parts := []plan.Primitive{chroot.Host{}, chroot.Proc{}, chroot.Dev{}, chroot.Tmpfs{Path: "/tmp"}}

@@ -408,8 +408,8 @@ func TestPropagationFlows(t *testing.T) {
 			require.Equal(t, "ready\n", firstBytes(t, out, 6))
 			require.NoError(t, unix.Mount("tmpfs", filepath.Join(dir, "late"), "tmpfs", 0, ""))
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "late", "seen"), nil, 0o644))
-			in.w.WriteString("go\n")
-			b, err := io.ReadAll(out.r)
+			in.W.WriteString("go\n")
+			b, err := io.ReadAll(out.R)
 			require.NoError(t, err)
 			p()
 			require.NoError(t, unix.Unmount(filepath.Join(dir, "late"), 0))
@@ -445,7 +445,7 @@ func TestMounts(t *testing.T) {
 	last := all[len(all)-1]
 	require.Equal(t, "/tmp/a b\n,:", last.Mountpoint)
 	require.Equal(t, "tmpfs", last.FSType)
-	in.w.WriteString("go\n")
+	in.W.WriteString("go\n")
 	end()
 	for _, bad := range []int{0, -1, 1 << 30} {
 		_, err := chroot.Mounts(bad)

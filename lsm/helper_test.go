@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson/internal/launch"
+	"github.com/caisson-dev/caisson/internal/launchtest"
 	"github.com/caisson-dev/caisson/plan"
 )
 
@@ -55,22 +56,5 @@ func run(t *testing.T, script string, parts ...plan.Primitive) string {
 	return out
 }
 
-// isolated gives a mount, pid and, where the test has no privilege, a user namespace.
-func isolated(p *plan.Plan) error {
-	p.Clone(unix.CLONE_NEWPID | unix.CLONE_NEWIPC)
-	if os.Geteuid() == 0 {
-		return nil
-	}
-	p.Clone(unix.CLONE_NEWUSER)
-	p.While(plan.Action{Name: "write id maps", Do: func(r *plan.Run) error {
-		dir := "/proc/" + plan.Int(r.PID).String() + "/"
-		for _, f := range [][2]string{{"setgroups", "deny"}, {"gid_map", "0 " + plan.Int(os.Getegid()).String() + " 1"},
-			{"uid_map", "0 " + plan.Int(os.Geteuid()).String() + " 1"}} {
-			if err := os.WriteFile(dir+f[0], []byte(f[1]), 0); err != nil {
-				return err
-			}
-		}
-		return nil
-	}})
-	return nil
-}
+// isolated gives pid and ipc namespaces and, where the test has no privilege, a user namespace.
+func isolated(p *plan.Plan) error { return launchtest.Isolated.Apply(p) }

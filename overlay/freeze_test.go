@@ -92,7 +92,7 @@ func TestFreeze(t *testing.T) {
 	layer := filepath.Dir(upper) + "/layer"
 	require.NoError(t, overlay.Freeze(upper, layer))
 	require.ErrorIs(t, overlay.Take(upper, work, layer+"2"), syscall.EBUSY)
-	in.w.Close()
+	in.W.Close()
 	end()
 	require.ErrorIs(t, overlay.Freeze(upper, layer), syscall.EEXIST)
 	require.ErrorIs(t, overlay.Freeze("/no/such", layer+"2"), syscall.ENOENT)
