@@ -31,7 +31,7 @@ func flags() (o options) {
 	flag.StringVar(&o.Scenarios, "scenarios", "", "what to measure: A or B, each with +pause, +heap, +two, +mounts in any combination; gc (default "+standard+")")
 	flag.IntVar(&o.Rounds, "rounds", 40, "turns of each contestant in each scenario")
 	flag.IntVar(&o.Burst, "burst", 5, "starts in a turn where there are no pauses")
-	flag.IntVar(&o.Starts, "starts", 1000, "starts of the gc scenario")
+	flag.IntVar(&o.Starts, "starts", 1000, "starts of each run of the gc scenario")
 	flag.BoolVar(&o.Static, "static", false, "start a tiny static program instead of /bin/true")
 	flag.BoolVar(&o.User, "user", false, "start as an ordinary user: sandbox B only, without the OCI runtimes")
 	flag.StringVar(&o.Dir, "dir", "/var/tmp", "where the temporary directory is made; not below /tmp, which the sandbox replaces")

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -20,6 +21,7 @@ type row struct {
 	Name   string
 	Nanos  []int64 // each start; in the gc scenario each stop
 	Starts int     // of the gc scenario
+	Worst  []int64 // of the gc scenario: the longest stop of each run
 	Note   string  // why there is nothing
 }
 
@@ -153,6 +155,7 @@ func (f *field) enlist() {
 // The rows that are compared.
 const (
 	rowCaisson = "caisson"
+	rowIdle    = "starts nothing"
 	rowC       = "C by hand"
 )
 
@@ -224,18 +227,20 @@ func (f *field) rows() (all []row) {
 	return all
 }
 
+// stopRuns is odd, for a median. The longest of some thousand stops differs several times from run to run, even in a program that starts nothing.
+const stopRuns = 5
+
 // stops measures the stops of a host that starts sandboxes, by turns with one that does not: alone, and beside a C
 // program that starts the same sandboxes meanwhile.
 func (f *field) stops() ([]row, error) {
-	const turns = 5
 	h := f.hosts[0]
-	contestants := []struct{ name, kind, beside string }{{"starts nothing", "nothing", ""}, {"starts nothing, beside A by C", "nothing", "A"},
+	contestants := []struct{ name, kind, beside string }{{rowIdle, "nothing", ""}, {"starts nothing, beside A by C", "nothing", "A"},
 		{"starts nothing, beside B by C", "nothing", "B"}, {"starts by os/exec", "os/exec", ""}, {"starts A by caisson", "A", ""},
 		{"starts B by caisson", "B", ""}}
 	rows := make([]row, len(contestants))
-	count := strconv.Itoa(f.w.Options.Starts / turns)
+	count := strconv.Itoa(f.w.Options.Starts)
 	took := int64(time.Second)
-	for range turns {
+	for range stopRuns {
 		for i, c := range contestants {
 			beside := c.beside != "" && len(f.floors) > 0
 			if beside {
@@ -248,12 +253,13 @@ func (f *field) stops() ([]row, error) {
 			if err != nil {
 				return nil, err
 			}
-			rows[i].Name, rows[i].Nanos = c.name, append(rows[i].Nanos, nanoseconds(d[1:])...)
+			n := nanoseconds(d[1:])
+			rows[i].Name, rows[i].Nanos, rows[i].Worst = c.name, append(rows[i].Nanos, n...), append(rows[i].Worst, slices.Max(append(n, 0)))
 			if c.kind == "B" {
 				took = int64(d[0])
 			}
 			if i != 0 {
-				rows[i].Starts += f.w.Options.Starts / turns
+				rows[i].Starts += f.w.Options.Starts
 			}
 		}
 	}

@@ -23,6 +23,8 @@ type summary struct {
 	Max      int64   `json:"max_ns"`
 	Ratio    float64 `json:"caisson_ratio,omitempty"` // median of caisson by the median of the row
 	Starts   int     `json:"starts,omitempty"`        // of the gc scenario, in which all times are those of stops
+	Worst    int64   `json:"worst_ns,omitempty"`      // of the gc scenario: the median of the longest stops of its runs
+	Times    float64 `json:"worst_ratio,omitempty"`   // of the gc scenario: Worst by that of the program that starts nothing
 	Note     string  `json:"note,omitempty"`
 }
 
@@ -33,6 +35,9 @@ func summarize(s scenario, r row) summary {
 	}
 	d := slices.Sorted(slices.Values(r.Nanos))
 	v.Min, v.Median, v.P99, v.Max = d[0], d[v.N/2], d[v.N*99/100], d[v.N-1]
+	if len(r.Worst) > 0 {
+		v.Worst = slices.Sorted(slices.Values(r.Worst))[len(r.Worst)/2]
+	}
 	return v
 }
 
@@ -81,6 +86,11 @@ func (r *report) add(v result) error {
 
 // compare fills in the ratios to caisson: in a table with several, the first one, the one with the small heap.
 func compare(all []summary) {
+	if len(all) > 0 && all[0].Name == rowIdle && all[0].Worst > 0 {
+		for k := range all {
+			all[k].Times = float64(all[k].Worst) / float64(all[0].Worst)
+		}
+	}
 	i := slices.IndexFunc(all, func(s summary) bool { return strings.HasPrefix(s.Name, rowCaisson) })
 	if i < 0 {
 		return
@@ -98,7 +108,7 @@ func (r *report) table(s scenario, all []summary) {
 	}
 	t := tabwriter.NewWriter(r.out, 0, 8, 2, ' ', tabwriter.AlignRight)
 	if s.GC {
-		fmt.Fprintln(t, "\tstarts\tstops\tmedian\tp99\tlongest\t")
+		fmt.Fprintln(t, "\tstarts\tstops\tmedian\tp99\tlongest\tlongest of a run\tthis / nothing\t")
 	} else {
 		fmt.Fprintln(t, "\tstarts\tmin\tmedian\tp99\tcaisson / this\t")
 	}
@@ -107,12 +117,15 @@ func (r *report) table(s scenario, all []summary) {
 		case v.Note != "":
 			fmt.Fprintf(t, "%s\t-\t-\t-\t-\t-\t  %s\n", v.Name, v.Note)
 		case s.GC:
-			fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\t%s\t\n", v.Name, v.Starts, v.N, ms(v.Median), ms(v.P99), ms(v.Max))
+			fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\t%s\t%s\t%.2f\t\n", v.Name, v.Starts, v.N, ms(v.Median), ms(v.P99), ms(v.Max), ms(v.Worst), v.Times)
 		default:
 			fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%.3f\t\n", v.Name, v.N, ms(v.Min), ms(v.Median), ms(v.P99), v.Ratio)
 		}
 	}
 	t.Flush()
+	if s.GC {
+		fmt.Fprintf(r.out, "the longest of a run is the median of %d runs\n", stopRuns)
+	}
 	for _, v := range all {
 		if s.Heap && strings.HasPrefix(v.Name, rowCaisson) && v.Ratio > 0 && v.Ratio != 1 {
 			fmt.Fprintf(r.out, "with live heap: %s / %s, 0 GiB = %.3f\n", v.Name, rowCaisson, 1/v.Ratio)
