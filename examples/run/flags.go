@@ -116,7 +116,7 @@ func (f *flags) define() *flag.FlagSet {
 	def(f.setTimeout, "timeout")
 	for name, p := range map[string]*bool{"read-only": &f.readOnly, "interactive": &f.interactive, "i": &f.interactive,
 		"tty": &f.tty, "t": &f.tty, "init": &f.init, "rm": &f.rm, "explain": &f.explain, "help": &f.help,
-		"privileged": &f.privileged, "oom-kill-disable": &f.oomKillDisable, "stats": &f.stats} {
+		"publish-all": &f.network.all, "P": &f.network.all, "privileged": &f.privileged, "oom-kill-disable": &f.oomKillDisable, "stats": &f.stats} {
 		fs.BoolVar(p, name, false, "")
 	}
 	return fs

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -124,6 +125,11 @@ func (f *flags) load(ctx context.Context) error {
 	f.lowers = f.lease.Lowers()
 	c := images[0].Config.Config
 	f.imageEnv = c.Env
+	for _, port := range slices.Sorted(maps.Keys(c.ExposedPorts)) {
+		if err := f.network.expose(port); err != nil {
+			return fmt.Errorf("%s: exposed port %q: %w", f.image, port, err)
+		}
+	}
 	if f.workdir == "" && filepath.IsAbs(c.WorkingDir) {
 		f.workdir = c.WorkingDir
 	}

@@ -22,6 +22,8 @@ import (
 type network struct {
 	kind, arg string // "bridge" and its name, "macvlan" and its parent; or "host"
 	publish   []netstack.Port
+	exposed   []netstack.Port // what --publish-all publishes
+	all       bool
 	ip        []netip.Prefix
 	mac       net.HardwareAddr
 	resolv    netstack.Resolv
@@ -35,6 +37,7 @@ var networks = map[string]bool{"none": false, "host": false, "bridge": true, "co
 func (n *network) define(def func(func(string) error, ...string)) {
 	def(n.setKind, "network", "net")
 	def(each(&n.publish, parsePort), "publish", "p")
+	def(n.expose, "expose")
 	def(each(&n.ip, parseAddress), "ip", "ip6")
 	def(value(&n.mac, net.ParseMAC), "mac-address")
 	def(each(&n.resolv.Nameservers, netip.ParseAddr), "dns")
@@ -66,6 +69,8 @@ func (n *network) check() error {
 	switch {
 	case !slices.Contains([]string{"bridge", "pasta", "slirp4netns"}, n.kind) && len(n.publish) > 0:
 		return errors.New("--publish goes with --network bridge, pasta and slirp4netns")
+	case n.kind != "bridge" && n.all:
+		return errors.New("--publish-all goes with --network bridge")
 	case n.kind != "bridge" && n.bandwidth != netstack.Bandwidth{}:
 		return errors.New("--bandwidth goes with --network bridge")
 	case n.kind != "bridge" && n.kind != "macvlan" && n.kind != "ipvlan" && (len(n.ip) > 0 || n.mac != nil):
@@ -103,7 +108,7 @@ func (n *network) part(host string) (plan.Primitive, error) {
 	case "host":
 		return netstack.Host{}, nil
 	case "bridge":
-		return netstack.Bridge{Name: n.arg, Addresses: n.addresses(), Masquerade: true, Publish: n.publish, Hosts: []string{host}, Card: card, Bandwidth: n.bandwidth}, nil
+		return netstack.Bridge{Name: n.arg, Addresses: n.addresses(), Masquerade: true, Publish: n.published(), Hosts: []string{host}, Card: card, Bandwidth: n.bandwidth}, nil
 	case "pasta":
 		return netstack.Pasta{Publish: n.publish}, nil
 	case "slirp4netns":

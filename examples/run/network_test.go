@@ -4,11 +4,14 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -42,6 +45,23 @@ func TestParsePort(t *testing.T) {
 	for _, bad := range []string{"", ":", "x", "0", "65536", "-1", "80-", "1:2:3:4", "8000-8001:80", "80-70:80-70", "1.2.3:80:80", "80/", "80/icmp", "+80", "1.2.3.4:80"} {
 		if got, err := parsePort(bad); err == nil {
 			t.Errorf("%q: %+v", bad, got)
+		}
+	}
+}
+
+func TestExpose(t *testing.T) {
+	f, err := parse(strings.Fields("--network bridge -P -p 8000-8001:90-91 -p 53/udp --expose 80 --expose 90-92 --expose 53/udp --expose 53 --expose 80/tcp x"))
+	must(t, err)
+	var got []string
+	for _, p := range f.network.published() {
+		got = append(got, fmt.Sprint(p.Port, ":", p.To, "/", p.Protocol))
+	}
+	if want := "8000:90/any 0:53/udp 0:80/tcp 0:92/tcp 0:53/tcp"; strings.Join(got, " ") != want {
+		t.Errorf("%v; want %s", got, want)
+	}
+	for _, bad := range []string{"", "0", "80-79", "65536", "1:2", "80/icmp", "x"} {
+		if _, err := parse([]string{"--expose", bad, "x"}); err == nil {
+			t.Errorf("%q is accepted", bad)
 		}
 	}
 }
@@ -113,6 +133,27 @@ func TestBridge(t *testing.T) {
 	l.try(t, in([]string{"--network", "bridge", "-p", "8080:81"}, "true")...).fails(t, 125, "8080")
 	l.try(t, in([]string{"--network", "bridge", "--ip", "10.77.0.50"}, "true")...).fails(t, 125, "10.77.0.50")
 	l.try(t, in([]string{"--network", "bridge", "--ip", "10.9.9.9"}, "true")...).fails(t, 125, "10.9.9.9")
+}
+
+// TestPublishAll: what is exposed gets ports of the host's that were free, but for what has one already.
+func TestPublishAll(t *testing.T) {
+	nft, err := exec.LookPath("nft")
+	if err != nil {
+		t.Skip("needs nft(8) to see which ports were chosen: package nftables")
+	}
+	l := alone(t)
+	l.serving(t, "--network", "bridge", "-p", "8080:81", "--expose", "80-81/tcp", "-P")
+	out, err := exec.Command("nsenter", "-t", strconv.Itoa(l.holder.Process.Pid), "-n", "--", nft, "list", "map", "inet", "caisson-v1", "anywhere4").CombinedOutput()
+	must(t, err)
+	chosen := regexp.MustCompile(`tcp \. (\d+) [^:]*: 10\.77\.\d+\.\d+ \. (\d+)`).FindAllStringSubmatch(string(out), -1)
+	slices.SortFunc(chosen, func(a, b []string) int { return strings.Compare(a[2], b[2]) })
+	if len(chosen) != 2 || chosen[0][2] != "80" || chosen[1][2] != "81" || chosen[1][1] != "8080" {
+		t.Fatal(string(out))
+	}
+	if o := l.try(t, in([]string{"--network", "host"}, "ask", "10.77.0.1:"+chosen[0][1])...); !strings.HasPrefix(o.stdout, "hello ") {
+		t.Fatal("the chosen port is not there: ", o)
+	}
+	l.try(t, in([]string{"--network", "none", "-P"}, "true")...).fails(t, 125, "--publish-all")
 }
 
 // TestNetworkFiles: names and their server are the sandbox's own.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,6 +41,49 @@ func parsePort(s string) (p netstack.Port, err error) {
 		return p, err
 	}
 	return p, invalidIf(length(p.Port, p.Last) != length(to, toLast), "the ranges are not of the same length")
+}
+
+// expose reads docker run's PORT[-LAST][/PROTOCOL].
+func (n *network) expose(s string) error {
+	ports, proto, given := strings.Cut(s, "/")
+	p, err := firewall.TCP, error(nil)
+	if given {
+		if p, err = parseProtocol(proto); err != nil {
+			return err
+		}
+	}
+	first, last, err := parseRange(ports)
+	if err != nil || first == 0 {
+		return errors.Join(err, invalidIf(err == nil, "port 0"))
+	}
+	for to := int(first); to <= int(max(first, last)); to++ {
+		n.exposed = append(n.exposed, netstack.Port{Protocol: p, To: uint16(to)})
+	}
+	return nil
+}
+
+// published is all that the sandbox publishes: with --publish-all also what is exposed, but for what has a port of the host's already.
+func (n *network) published() []netstack.Port {
+	all := slices.Clone(n.publish)
+	if !n.all {
+		return all
+	}
+	for _, p := range n.exposed {
+		if !slices.ContainsFunc(all, func(q netstack.Port) bool { return leadsTo(q, p) }) {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// leadsTo reports whether a published port, or one of a range, is the exposed one inside.
+func leadsTo(q, exposed netstack.Port) bool {
+	first := q.To
+	if first == 0 {
+		first = q.Port
+	}
+	in := exposed.To >= first && int(exposed.To) <= int(first)+length(q.Port, q.Last)
+	return in && max(q.Protocol, firewall.TCP) == exposed.Protocol
 }
 
 func parseProtocol(s string) (firewall.Protocol, error) {

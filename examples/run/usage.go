@@ -88,6 +88,10 @@ Network: --network also takes these; the first four need root and, for bridge, n
       --bandwidth RATE         bytes in a second over the bridge's card, such as 10m; or in=RATE,out=RATE
   -p, --publish [ADDRESS:][PORT[-LAST]:]PORT[-LAST][/tcp|udp|sctp]
                                a port of the sandbox on the host; may be repeated
+  -P, --publish-all            publish on free ports of the host what --expose and the image name (net-map shows
+                               which); with --network bridge
+      --expose PORT[-LAST][/tcp|udp|sctp]
+                               what --publish-all publishes; alone it does nothing, as with docker run
       --ip ADDRESS[/BITS]      of the card, also --ip6 (default: the bridge's next free ones)
       --mac-address ADDRESS    (default: random)
       --dns ADDRESS            nameserver, also --dns-search, --dns-option; may be repeated (default: the host's, if
