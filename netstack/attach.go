@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strconv"
 	"sync"
@@ -40,6 +39,8 @@ type wire struct {
 	net    *os.File        // the caller's network namespace
 	target target
 
+	bridged bool // the sandbox has cards on bridges, and no others
+
 	mu     sync.Mutex
 	in     *netlink.Handle
 	shared bool // host is the owner's
@@ -52,19 +53,13 @@ func (w *wire) inside() (*netlink.Handle, error) {
 	if w.in != nil {
 		return w.in, nil
 	}
-	h, err := w.target.open(believeNobody)
+	first := believeNobody
+	if w.bridged {
+		first = sayOnce
+	}
+	h, err := w.target.open(first)
 	w.in = h
 	return h, err
-}
-
-// believeNobody has the devices that are made in the thread's network namespace from now on not ask for routers, and not believe those who say that they are one: the sandbox's routes are those of its
-// parts. Where hundreds are on one bridge, each question would also go to all of them.
-func believeNobody() error {
-	err := os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_ra", []byte("0"), 0)
-	if errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
-		return nil
-	}
-	return failed(err, "set sysctl net/ipv6/conf/default/accept_ra of", "sandbox")
 }
 
 // home opens the host's network namespace. It is known from the start on, which has been on a thread that was there.
@@ -97,7 +92,8 @@ func (w *wire) disconnect() {
 
 // session is what the network parts of one plan have in common.
 type session struct {
-	state string // "" until some part makes devices on the host's side
+	state          string // "" until some part makes devices on the host's side
+	devices, ports int    // how many of the devices are on bridges
 }
 
 type (
@@ -145,7 +141,7 @@ func wireOf(r *plan.Run) *wire {
 
 // open runs on the thread that starts the sandbox, and so in the network namespace which is the host's for it.
 func (s *session) open(r *plan.Run) (err error) {
-	w := &wire{}
+	w := &wire{bridged: s.ports == s.devices}
 	defer func() {
 		if err != nil {
 			err = errors.Join(failed(err, "open netlink", ""), w.close())
@@ -178,6 +174,9 @@ func (w *wire) close() error {
 
 // attach records a device in the plan. The card is its name inside, the text what is printed of it; fresh makes the device of one start.
 func attach(p *plan.Plan, card, text string, fresh func() device) {
+	if s, ok := p.Value(sessionKey{}).(*session); ok {
+		s.devices++
+	}
 	key := new(int)
 	of := func(r *plan.Run) device {
 		d, _ := r.Value(key).(device)

@@ -99,6 +99,7 @@ func (b Bridge) Apply(p *plan.Plan) error {
 	if b.Card, err = b.Card.claim(p); err != nil {
 		return err
 	}
+	s.ports++
 	attach(p, b.Card.Name, b.text(), func() device { return &port{Bridge: b} })
 	return nil
 }

@@ -69,6 +69,31 @@ func dialHost(h *world, address string) error {
 	return nil
 }
 
+// TestBelievesNobody: no card takes what a router says, and one on a bridge does not repeat what groups it listens to.
+func TestBelievesNobody(t *testing.T) {
+	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
+		t.Skip("a kernel without IPv6: ", err)
+	}
+	host(t, func(h *world) {
+		const often = "600000\n"
+		b, v := netstack.Bridge{State: h.state}, netstack.Veth{State: h.state, Card: netstack.Card{Addresses: []netip.Prefix{netip.MustParsePrefix("fd00::2/64")}}}
+		p, err := netstack.NewPool(1, b)
+		require.NoError(t, err)
+		defer p.Close()
+		for _, c := range []struct {
+			quiet bool
+			parts []plan.Primitive
+		}{{true, []plan.Primitive{b}}, {true, []plan.Primitive{p}}, {false, []plan.Primitive{v}}, {false, []plan.Primitive{b, v}}} {
+			read := func(name string) string { return h.run("read", []string{"/proc/sys/net/ipv6/conf/eth0/" + name}, c.parts...) }
+			require.Equal(t, "0\n", read("accept_ra"))
+			require.Equal(t, c.quiet, read("mldv2_unsolicited_report_interval") == often)
+		}
+		text, err := os.ReadFile("/proc/sys/net/ipv6/conf/default/mldv2_unsolicited_report_interval")
+		require.NoError(t, err)
+		require.NotEqual(t, often, string(text), "of the host")
+	})
+}
+
 func TestIsolated(t *testing.T) {
 	host(t, func(h *world) {
 		b := netstack.Bridge{State: h.state, Isolated: true}

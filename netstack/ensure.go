@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -160,21 +159,6 @@ func setSTP(index int) error {
 	req.AddData(info)
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err
-}
-
-// deaf makes a device of the host's side ignore router advertisements and redirects.
-func deaf(device string) error {
-	for _, s := range [][2]string{{"ipv6/conf/" + device + "/accept_ra", "0"}, {"ipv6/conf/" + device + "/autoconf", "0"},
-		{"ipv6/conf/" + device + "/accept_redirects", "0"}, {"ipv4/conf/" + device + "/accept_redirects", "0"}} {
-		err := os.WriteFile("/proc/sys/net/"+s[0], []byte(s[1]), 0)
-		if errors.Is(err, fs.ErrNotExist) && s[0][:4] == "ipv6" { // a kernel without IPv6
-			continue
-		}
-		if err != nil {
-			return failed(err, "set sysctl net/"+s[0]+" of", device)
-		}
-	}
-	return nil
 }
 
 // matches compares what was there already with what is wanted.

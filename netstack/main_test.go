@@ -77,6 +77,10 @@ func inside(what string, args []string) error {
 		return source(args)
 	case "drain":
 		return drain(args)
+	case "read": // says what is in a file
+		b, err := os.ReadFile(args[0])
+		os.Stdout.Write(b)
+		return err
 	case "spoof":
 		return spoof(args)
 	case "serve": // answers with a text, and the address that it is asked from

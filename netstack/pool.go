@@ -234,10 +234,8 @@ func newNetwork() (ns *os.File, err error) {
 
 // setUpNetwork sets up loopback in the thread's network namespace, and lets every user of a sandbox have the ports and pings that its own root would have.
 func setUpNetwork() error {
-	for _, s := range [][2]string{{"ipv4/ip_unprivileged_port_start", "0"}, {"ipv4/ping_group_range", "0 2147483647"}} {
-		if err := os.WriteFile("/proc/sys/net/"+s[0], []byte(s[1]), 0); err != nil {
-			return failed(err, "set sysctl net/"+s[0]+" of", "sandbox")
-		}
+	if err := parameters("sandbox", [2]string{"ipv4/ip_unprivileged_port_start", "0"}, [2]string{"ipv4/ping_group_range", "0 2147483647"}); err != nil {
+		return err
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
