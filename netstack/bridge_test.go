@@ -84,7 +84,9 @@ func TestBelievesNobody(t *testing.T) {
 			quiet bool
 			parts []plan.Primitive
 		}{{true, []plan.Primitive{b}}, {true, []plan.Primitive{p}}, {false, []plan.Primitive{v}}, {false, []plan.Primitive{b, v}}} {
-			read := func(name string) string { return h.run("read", []string{"/proc/sys/net/ipv6/conf/eth0/" + name}, c.parts...) }
+			read := func(name string) string {
+				return h.run("read", []string{"/proc/sys/net/ipv6/conf/eth0/" + name}, c.parts...)
+			}
 			require.Equal(t, "0\n", read("accept_ra"))
 			require.Equal(t, c.quiet, read("mldv2_unsolicited_report_interval") == often)
 		}
