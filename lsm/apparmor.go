@@ -18,6 +18,8 @@ import (
 // No privilege is needed where the caller is unconfined; a confined one needs a change_profile rule. With no_new_privs a confined
 // caller may only add restrictions: see [Stack].
 //
+// A profile that only complains is no error: the command has its label, and the Detail of the result says that nothing is denied.
+//
 // A profile that is not loaded is ENOENT; a kernel without AppArmor is errors.ErrUnsupported; a label that is not the one asked for a [*LabelError].
 type AppArmor string
 

@@ -47,8 +47,39 @@ func (c change) record(p *plan.Plan, h host) {
 		plan.Call("close", unix.SYS_CLOSE, plan.Saved(file)),
 		closeProc(proc))
 	p.After(plan.Action{Name: "look for the label " + strconv.Quote(c.want), Each: true, Do: func(r *plan.Run) error {
+		r.Set(weakness(c.module), c.weak(h, text(r.Answer(got))))
 		return c.verify(r.Answer(got), r.File(proc), r.PID)
 	}})
+	p.Observe(func(r *plan.Run, result *plan.Result) {
+		note, _ := r.Value(weakness(c.module)).(string)
+		detail(result, note)
+	})
+}
+
+// weakness is where a start keeps what its label does not enforce, by the module.
+type weakness string
+
+// weak says what a label does not enforce that the command has all the same, or "".
+func (c change) weak(h host, understood string) string {
+	switch mode := parseLabel(c.module, understood).Mode; {
+	case c.module == "selinux" && h.mode(c.module) == Complaining:
+		return "SELinux is permissive: it logs and denies nothing"
+	case mode == "complain":
+		return "AppArmor only logs what the profile " + printable(c.want) + " does not allow"
+	case mode == "unconfined":
+		return "AppArmor's profile " + printable(c.want) + " confines nothing"
+	case mode == "mixed":
+		return "not all of AppArmor's profiles " + printable(c.want) + " are enforced"
+	}
+	return ""
+}
+
+// detail adds to what the result says.
+func detail(r *plan.Result, text string) {
+	if r.Detail != "" && text != "" {
+		r.Detail += "; "
+	}
+	r.Detail += text
 }
 
 // closeProc is for execve: a path of a hostile root that leads through /proc/self/fd finds nothing of the host's.

@@ -276,6 +276,28 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+// TestWeak: a label that denies nothing is reported, by the module's own words.
+func TestWeak(t *testing.T) {
+	for _, c := range []struct{ module, understood, enforce, want string }{
+		{"apparmor", "p (enforce)", "", ""},
+		{"apparmor", "p (kill)", "", ""},
+		{"apparmor", "p (complain)", "", "AppArmor only logs what the profile p does not allow"},
+		{"apparmor", "p (unconfined)", "", "AppArmor's profile p confines nothing"},
+		{"apparmor", "p//&q (mixed)", "", "not all of AppArmor's profiles p are enforced"},
+		{"selinux", "a:b:c", "1", ""},
+		{"selinux", "a:b:c", "0", "SELinux is permissive: it logs and denies nothing"},
+		{"selinux", "a:b:c", "", ""}, // nobody says
+	} {
+		h := simulated(t, map[string]string{"/sys/fs/selinux/enforce": c.enforce})
+		require.Equal(t, c.want, change{module: c.module, want: "p"}.weak(h, c.understood), "%+v", c)
+	}
+	var r plan.Result
+	for _, text := range []string{"", "one", "", "two"} {
+		detail(&r, text)
+	}
+	require.Equal(t, "one; two", r.Detail)
+}
+
 // TestVerifyWaits: the label comes a moment after the parent goes on.
 func TestVerifyWaits(t *testing.T) {
 	h := simulated(t, map[string]string{"/proc/thread-self/attr/apparmor/current": "unconfined\n", "/proc/7/attr/apparmor/current": "unconfined\n"})

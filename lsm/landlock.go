@@ -23,8 +23,8 @@ import (
 // given, changes of mode, owner and times, stat(2), chdir(2), sockets in the file system, UDP.
 //
 // Paths are those of the sandbox's own root. The command resolves them itself, last of all, and follows symbolic links but
-// for those of /proc/PID/fd and the like; so a hostile root can lead a rule to another place in itself. A path that does not exist is an error of the start that names it, unless the rule is [Rule.Optional]. Where there
-// is no root of the sandbox's own, or the root shows the caller's files, [Landlock.Prepare] does the work once for many starts.
+// for those of /proc/PID/fd and the like; so a hostile root can lead a rule to another place in itself. A path that does not exist is an error of the start that names it, unless the rule is [Rule.Optional]; so are, with EROFS, rights to write where
+// nothing can be written. Where there is no root of the sandbox's own, or the root shows the caller's files, [Landlock.Prepare] does the work once for many starts.
 //
 // The rules are exact: what the kernel cannot enforce is a [*RuleError] that names the rule and the version of Landlock that it
 // needs, and is errors.ErrUnsupported. [ABI] asks for less by name, [BestEffort] for what there is.
@@ -97,10 +97,7 @@ func (pol policy) observe(p *plan.Plan) {
 		return
 	}
 	p.Observe(func(_ *plan.Run, r *plan.Result) {
-		if r.Detail != "" {
-			r.Detail += "; "
-		}
-		r.Detail += "Landlock does not restrict here: " + strings.Join(pol.left, ", ")
+		detail(r, "Landlock does not restrict here: "+strings.Join(pol.left, ", "))
 	})
 }
 
@@ -155,10 +152,13 @@ func addRule(rules plan.Slot, kind uint64, attr plan.Arg) plan.Op {
 // ops opens the path and adds what is allowed there. The descriptor is a result, and results cannot be part of a structure; so it
 // takes the number of one that the parent has opened.
 func (r pathRule) ops(rules, opened plan.Slot, holder plan.File) []plan.Op {
-	later := []plan.Op{
-		plan.Call("dup3", unix.SYS_DUP3, plan.Saved(opened), plan.FD(holder), plan.Number(unix.O_CLOEXEC, "O_CLOEXEC")),
-		plan.Call("close", unix.SYS_CLOSE, plan.Saved(opened)),
+	var later []plan.Op
+	if r.writes() {
+		later = append(later, r.writable(opened))
 	}
+	later = append(later,
+		plan.Call("dup3", unix.SYS_DUP3, plan.Saved(opened), plan.FD(holder), plan.Number(unix.O_CLOEXEC, "O_CLOEXEC")),
+		plan.Call("close", unix.SYS_CLOSE, plan.Saved(opened)))
 	if r.file != 0 {
 		later = append(later, addRule(rules, rulePath, r.attr(r.file, holder)))
 	}
@@ -178,6 +178,17 @@ func (r pathRule) ops(rules, opened plan.Slot, holder plan.File) []plan.Op {
 		open = open.Tolerate(syscall.ENOENT).Skip(len(later))
 	}
 	return append([]plan.Op{open}, later...)
+}
+
+// writes reports whether the rule is in vain on a read-only mount.
+func (r pathRule) writes() bool { return r.rule.intent == readWrite && !r.optional }
+
+// writable asks without writing. EACCES is an answer of the file's mode: what is below may have another one.
+func (r pathRule) writable(opened plan.Slot) plan.Op {
+	return plan.Call("faccessat2", unix.SYS_FACCESSAT2, plan.Saved(opened), plan.Str(""), plan.Number(unix.W_OK, "W_OK"), plan.Number(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH")).
+		Tolerate(syscall.EACCES).
+		Hint(syscall.EROFS, "the rule \""+r.rule.String()+"\" is for what is mounted read-only; Optional passes over it").
+		Hint(syscall.EPERM, "the rule \""+r.rule.String()+"\" is for what is immutable (chattr(1)); Optional passes over it")
 }
 
 const howSize = int(unsafe.Sizeof(unix.OpenHow{}))

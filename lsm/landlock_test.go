@@ -163,10 +163,11 @@ func TestHelper(t *testing.T) {
 }
 
 var roles = map[string]func(args []string){
-	"errno": errnos,
-	"self":  restrictedSelf,
-	"tsync": atOnce,
-	"ports": ports,
+	"errno":   errnos,
+	"self":    restrictedSelf,
+	"prepare": prepared,
+	"tsync":   atOnce,
+	"ports":   ports,
 	"multipath": func([]string) {
 		fmt.Printf("tcp %s, mptcp %s\n", name(listen("127.0.0.1:0", false)), name(listen("127.0.0.1:0", true)))
 	},
@@ -323,12 +324,41 @@ func TestMissing(t *testing.T) {
 	require.NoError(t, set.Close())
 }
 
-// TestReadOnlyMount: a rule that allows to write does not make what is read-only writable, and is no error.
+// TestReadOnlyMount: rights to write where nothing can be written are an error that names the rule, unless it is optional: then it does not make writable what is not.
+// What is mounted below a read-only mount is another matter.
 func TestReadOnlyMount(t *testing.T) {
 	needABI(t, 1)
 	dir := tree(t)
-	out := run(t, "echo x > "+dir+"/rw/f || true", plan.Func(isolated), chroot.Host{}, rules(lsm.ReadWrite(dir+"/rw")))
-	require.Contains(t, out, "Read-only file system")
+	parts := []plan.Primitive{plan.Func(isolated), chroot.Host{}, chroot.Proc{}, chroot.Tmpfs{Path: "/mnt"},
+		chroot.Bind{Source: dir + "/ro", Target: "/mnt/ro", ReadOnly: true}, chroot.Bind{Source: dir + "/rw", Target: "/mnt/rw"}}
+	with := func(r lsm.Rule) []plan.Primitive { return append(parts[:len(parts):len(parts)], rules(r)) }
+	_, err := start(t, "true", with(lsm.ReadWrite("/mnt/ro"))...)
+	var e *plan.Error
+	require.ErrorAs(t, err, &e)
+	require.ErrorIs(t, err, syscall.EROFS)
+	require.Equal(t, `the rule "read-write /mnt/ro" is for what is mounted read-only; Optional passes over it`, e.Hint)
+	require.Contains(t, run(t, "cat /mnt/ro/f; echo x > /mnt/ro/f", with(lsm.ReadWrite("/mnt/ro").Optional())...), "Read-only file system")
+	require.Equal(t, "new\n", run(t, "echo new > /mnt/rw/f && cat /mnt/rw/f", with(lsm.ReadWrite("/mnt"))...))
+	require.Contains(t, run(t, "echo x > /mnt/ro/f", with(lsm.ReadWrite("/mnt"))...), "Read-only file system")
+
+	self, err := os.Executable()
+	require.NoError(t, err)
+	for _, c := range [][2]string{{"/mnt/ro", "EROFS, optional ok\n"}, {"/mnt/rw", "ok, optional ok\n"}} {
+		out, err := startCommand(t, helper(self, "prepare", c[0]), parts...)
+		require.NoError(t, err)
+		require.Equal(t, c[1], out)
+	}
+}
+
+// prepared prepares a rule, and the same as an optional one.
+func prepared(args []string) {
+	_, exact := rules(lsm.ReadWrite(args[0])).Prepare()
+	var e *lsm.RuleError
+	if exact != nil && (!errors.As(exact, &e) || e.Path != args[0]) {
+		fmt.Println("no RuleError:", exact)
+	}
+	_, optional := rules(lsm.ReadWrite(args[0]).Optional()).Prepare()
+	fmt.Printf("%s, optional %s\n", name(exact), name(optional))
 }
 
 // TestOwnRoot: paths mean the sandbox's own root, what is mounted in it included, also where the host has something else there.

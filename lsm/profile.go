@@ -131,16 +131,21 @@ func findParser() (string, error) {
 	return "", &Error{"find apparmor_parser", errors.ErrUnsupported, "install AppArmor's user space, or load a profile that was compiled elsewhere"}
 }
 
-// DockerDefault is the profile that Docker gives containers, under a name of the caller's choice: all but mounting, tracing of other profiles, and the dangerous files
-// of /proc and /sys.
+// DockerDefault is the profile that Docker gives containers, under a name of the caller's choice: all but mounting, tracing of other profiles, the dangerous files
+// of /proc and /sys, and sockets of families that containers have no use for: obsolete ones, AF_ALG, and AF_VSOCK, which leads out of a virtual machine.
+// A caller that is itself confined, and wants to send signals to the command, adds a [SignalRule] with the name of its own profile.
 func DockerDefault(name string) Profile {
 	deny := func(path, perms string) FileRule { return FileRule{Deny: true, Path: path, Perms: perms} }
+	network := []NetworkRule{{}}
+	for _, family := range [...]string{"ax25", "ipx", "appletalk", "netrom", "rose", "econet", "atmsvc", "irda", "wanpipe", "alg", "vsock"} {
+		network = append(network, NetworkRule{Deny: true, Family: family})
+	}
 	return Profile{
 		Name: name, AttachDisconnected: true, MediateDeleted: true, Abstractions: []string{"base"},
-		Network: []NetworkRule{{}}, Capabilities: []CapabilityRule{{}},
+		Network: network, Capabilities: []CapabilityRule{{}},
 		Files: []FileRule{{},
 			deny("@{PROC}/*", "w"), // not in a directory of a process
-			deny("@{PROC}/{[^1-9],[^1-9][^0-9],[^1-9s][^0-9y][^0-9s],[^1-9][^0-9][^0-9][^0-9/]*}/**", "w"),
+			deny("@{PROC}/{[^1-9/],[^1-9/][^0-9/],[^1-9s/][^0-9y/][^0-9s/],[^1-9/][^0-9/][^0-9/][^0-9/]*}/**", "w"),
 			deny("@{PROC}/sys/[^k]**", "w"),
 			deny("@{PROC}/sys/kernel/{?,??,[^s][^h][^m]**}", "w"),
 			deny("@{PROC}/sysrq-trigger", "rwklx"), deny("@{PROC}/kcore", "rwklx"),
@@ -150,6 +155,6 @@ func DockerDefault(name string) Profile {
 		},
 		Mounts:  []MountRule{{Op: "umount"}, {Deny: true}},
 		Ptrace:  []PtraceRule{{Access: []string{"trace", "read", "tracedby", "readby"}, Peer: name}},
-		Signals: []SignalRule{{Access: []string{"receive"}, Peer: "unconfined"}, {Access: []string{"send", "receive"}, Peer: name}},
+		Signals: []SignalRule{{Access: []string{"receive"}, Peer: "unconfined"}, {Access: []string{"receive"}, Peer: "runc"}, {Access: []string{"receive"}, Peer: "crun"}, {Access: []string{"send", "receive"}, Peer: name}},
 	}
 }

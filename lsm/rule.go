@@ -49,6 +49,9 @@ func List(paths ...string) Rule { return Rule{intent: list, paths: slices.Clone(
 
 // ReadWrite is ReadOnly, and allows to change files at and below the paths: to write, truncate, make, remove, link and rename, also
 // across directories of which both are ReadWrite, and to control devices there by ioctl(2). Device nodes cannot be made.
+//
+// On a read-only mount that is EROFS, and on an immutable file EPERM: nothing could be written. Where a mount below the path is meant, name that, or take
+// [Rule.Optional]. A path that the command may not write to by the file's mode is not looked at.
 func ReadWrite(paths ...string) Rule { return Rule{intent: readWrite, paths: slices.Clone(paths)} }
 
 // Execute is ReadOnly, and allows to execute programs at and below the paths. The command itself needs it, its loader
@@ -91,8 +94,8 @@ const (
 // Log says which denials are logged. Needs ABI 7.
 func Log(l Logging) Rule { return Rule{intent: logging, log: l} }
 
-// Optional gives the rule in such a way that a path that does not exist is passed over. Otherwise it is an error. It changes nothing but rules with
-// paths.
+// Optional gives the rule in such a way that a path that does not exist is passed over, and that rights to write on a read-only mount are given in vain. Otherwise both
+// are errors. Only a rule with paths can be optional.
 func (r Rule) Optional() Rule {
 	r.optional = true
 	return r

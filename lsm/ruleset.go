@@ -25,7 +25,8 @@ type Ruleset struct {
 	policy policy
 }
 
-// Prepare opens the paths as the caller sees them, and makes the rule set. A path that does not exist is a [*RuleError]. No privilege is needed.
+// Prepare opens the paths as the caller sees them, and makes the rule set. A path that does not exist is a [*RuleError], and so is one
+// on a read-only mount that the rule allows to write (EROFS). No privilege is needed.
 func (l Landlock) Prepare() (*Ruleset, error) { return prepare(l, probe(), false) }
 
 // Prepare is [Landlock.Prepare] for what the kernel can enforce; [Ruleset.LeftOut] says what it cannot.
@@ -79,6 +80,11 @@ func (s *Ruleset) allow(r pathRule) error {
 		return err
 	}
 	defer unix.Close(fd)
+	if r.writes() {
+		if err := unix.Faccessat2(fd, "", unix.W_OK, unix.AT_EMPTY_PATH); err != nil && err != syscall.EACCES {
+			return err
+		}
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err

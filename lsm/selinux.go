@@ -22,6 +22,8 @@ import (
 //
 // With no_new_privs, and where the command is on a mount with nosuid, as all of chroot.Host is, or is executed by way of an init process, the policy
 // must allow the transition twice: process2 { nnp_transition nosuid_transition }, as that of container-selinux does.
+//
+// That SELinux is permissive is no error: the Detail of the result says that nothing is denied.
 type SELinux struct {
 	Process Context // of the command; the zero value leaves it to the policy
 	Keyring Context // of a new session keyring for the command (keyrings(7)); the zero value leaves the caller's
