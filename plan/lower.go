@@ -5,8 +5,11 @@ package plan
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"maps"
 	"os"
+	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -136,6 +139,44 @@ func (s Step) Taken() func(*Run, *os.File) error {
 		return nil
 	}
 	return s.plan.takes[s.Op.take-1].do
+}
+
+// Expands reports whether the op is one of [Calls]. For launchers.
+func (o *Op) Expands() bool { return o.expand != nil }
+
+// Expand gives the calls that such a step stands for in this start. For launchers.
+func (s Step) Expand(r *Run) ([]Op, error) {
+	ops, err := s.Op.expand(r)
+	if err != nil {
+		return nil, err
+	}
+	saved := make([]bool, s.plan.slots) // what others have saved before is known to be there from here on
+	for i := range saved {
+		saved[i] = true
+	}
+	for i := range ops {
+		ops[i].owner = s.Op.owner
+		if ops[i].take > 0 || ops[i].expand != nil || ops[i].uses(kindFile) {
+			return nil, fmt.Errorf("%v: not among calls that are known at the start only: %w", ops[i], syscall.EINVAL)
+		}
+	}
+	return ops, s.plan.checkOps(ops, saved)
+}
+
+// uses reports whether an argument is of the kind.
+func (o Op) uses(k kind) bool {
+	return slices.ContainsFunc(o.args, func(a Arg) bool {
+		return a.kind == k || slices.ContainsFunc(a.fields, func(f Field) bool { return f.Arg.kind == k })
+	})
+}
+
+// Answered gives the number of the slot, counted from 1, into which the parent's answer goes, or 0. For launchers.
+func (o Op) Answered() int { return o.answer }
+
+// AnswerOf is the number that the function of AskAt has given for the step. For launchers.
+func (s Step) AnswerOf(r *Run) uintptr {
+	n, _ := r.Value(answered{s.Op.answer - 1}).(uintptr)
+	return n
 }
 
 // Trap gives the number of the system call. For launchers.

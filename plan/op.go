@@ -20,7 +20,9 @@ type Op struct {
 	early    bool
 	take     int // which of the plan's takes + 1
 	sent     bool
+	answer   int // slot of the parent's answer + 1
 	owner    string
+	expand   func(*Run) ([]Op, error)
 }
 
 type hint struct {
@@ -30,6 +32,11 @@ type hint struct {
 
 // Call is the system call number trap (unix.SYS_...) with up to six arguments. The name is what is printed.
 func Call(name string, trap uintptr, args ...Arg) Op { return Op{name: name, trap: trap, args: args} }
+
+// Calls stands for calls that are known only when a start begins, since they depend on what the host is like then: the function gives them, any
+// number, after the actions of Before and before the clone. They are one step of the plan, printed as text. They may use what has been saved before, and
+// save into slots of the plan, but the op itself saves, tolerates and skips nothing.
+func Calls(text string, f func(*Run) ([]Op, error)) Op { return Op{name: text, expand: f} }
 
 // Save keeps the call's result in s for later calls. Where the errno was tolerated, s holds -1.
 func (o Op) Save(s Slot) Op {
@@ -71,6 +78,9 @@ func (o Op) Hint(e syscall.Errno, text string) Op {
 // String prints the call as strace does: with the slot into which the result goes, what is
 // tolerated, and whether the parent gets the result.
 func (o Op) String() string {
+	if o.expand != nil {
+		return o.name
+	}
 	var b strings.Builder
 	if o.save > 0 {
 		b.WriteString(Saved(Slot{o.save - 1}).text + " = ")
@@ -85,6 +95,9 @@ func (o Op) String() string {
 	b.WriteString(")")
 	if o.sent {
 		b.WriteString(" to the parent")
+	}
+	if o.answer > 0 {
+		b.WriteString(", who says " + Saved(Slot{o.answer - 1}).text)
 	}
 	if o.tolerate != 0 {
 		b.WriteString(" or " + errnoName(o.tolerate))

@@ -288,6 +288,20 @@ func (p *Plan) TakeAt(ph Phase, op Op, do func(*Run, *os.File) error) {
 	p.take(ph, op, do)
 }
 
+// AskAt is TakeAt for a decision that the child cannot take: the function's number is saved in answer before the child goes on. The call is made, and the
+// function called, unless an earlier call skips it; answer then holds -1.
+func (p *Plan) AskAt(ph Phase, op Op, answer Slot, do func(*Run, *os.File) (uintptr, error)) {
+	op.answer = answer.n + 1
+	p.TakeAt(ph, op, func(r *Run, f *os.File) error {
+		n, err := do(r, f)
+		r.Set(answered{answer.n}, n)
+		return err
+	})
+}
+
+// answered is the key of the number that the function of AskAt has given.
+type answered struct{ slot int }
+
 func (p *Plan) take(ph Phase, op Op, do func(*Run, *os.File) error) {
 	op.owner = p.owner
 	op.take = len(p.takes) + 1
@@ -454,14 +468,19 @@ func (p *Plan) checkOp(o Op, rest []Op, saved []bool) error {
 	if o.skip < 0 || o.skip > len(rest) || slices.ContainsFunc(rest[:o.skip], func(r Op) bool { return r.owner != o.owner }) {
 		return errors.New("skips calls that are not the primitive's own")
 	}
-	if o.take > 0 && o.tolerate != 0 || slices.ContainsFunc(rest[:o.skip], func(r Op) bool { return r.take > 0 }) {
+	if o.take > 0 && o.tolerate != 0 || slices.ContainsFunc(rest[:o.skip], func(r Op) bool { return r.take > 0 && r.answer == 0 }) {
 		return errors.New("a call whose descriptor is taken is always made")
 	}
-	if o.save > p.slots {
+	if o.expand != nil && (o.save > 0 || o.tolerate != 0 || o.take > 0) {
+		return errors.New("several calls have no result")
+	}
+	if max(o.save, o.answer) > p.slots {
 		return errors.New("saves into another plan's slot")
 	}
-	if o.save > 0 {
-		saved[o.save-1] = true
+	for _, s := range []int{o.save, o.answer} {
+		if s > 0 {
+			saved[s-1] = true
+		}
 	}
 	return nil
 }

@@ -300,13 +300,18 @@ func (s *start) clone() (*Process, error) {
 	if errno != 0 {
 		stop()
 		served.end(s.prog)
-		// Older filters answer EPERM to calls that they do not know; where it is the truth, the next way answers it too.
-		if errno == uintptr(syscall.ENOSYS) || errno == uintptr(syscall.EPERM) && s.prog.way.clone3 {
+		if s.unknownClone(syscall.Errno(errno)) {
 			return nil, errNoClone
 		}
 		return nil, s.failed(s.stepOf(plan.StepClone), syscall.Errno(errno))
 	}
 	return s.collect(served, stop)
+}
+
+// unknownClone reports whether the kernel does not know this way to clone. Older filters answer EPERM to calls that they do not know, and clone3 of
+// Linux 5.3 and 5.4 EINVAL or E2BIG to flags and fields that came later; where one of these is the truth, the next way answers it too.
+func (s *start) unknownClone(e syscall.Errno) bool {
+	return e == syscall.ENOSYS || s.prog.way.clone3 && (e == syscall.EPERM || e == syscall.EINVAL || e == syscall.E2BIG)
 }
 
 // enter notes that a child that shares our memory goes on to where it may change who may trace it. While it waits for the

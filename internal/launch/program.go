@@ -39,7 +39,22 @@ type program struct {
 	shared    []byte      // memory that a child with a copy of all other memory shares with us
 	report    [2]*os.File // its end tells that such a child has executed the command or ended
 	socket    [2]*os.File // 0: ours, 1: the child's; while it waits
-	sent      *os.File    // its number is that of the descriptors which the child sends
+	skips     []skip
+	sent      *os.File // its number is that of the descriptors which the child sends
+}
+
+// skip is a call that passes over the steps up to last, which may be more calls than steps.
+type skip struct{ child, call, last int }
+
+// lowerSkips turns steps into calls.
+func (p *program) lowerSkips() {
+	for _, s := range p.skips {
+		n, rest := 0, p.calls[s.child][s.call+1:]
+		for n < len(rest) && rest[n].Step <= s.last {
+			n++
+		}
+		p.calls[s.child][s.call].Skip = n
+	}
 }
 
 const stackSize = 4 << 10
@@ -81,6 +96,7 @@ func (s *start) lower(w way) error {
 			p.breakCall(i)
 		}
 	}
+	p.lowerSkips()
 	return s.arm(p)
 }
 
@@ -133,7 +149,7 @@ func (s *start) lowerStep(p *program, i int, st plan.Step) error {
 		if s.makesTime(st) && !kernelAtLeast(6, 2) && !s.entersTime() {
 			return errTime
 		}
-		s.lowerCall(p, i, st)
+		return s.lowerCall(p, i, st)
 	case plan.StepDie:
 		s.lowerDie(p, i)
 	case plan.StepReclone:
@@ -155,9 +171,33 @@ func (s *start) lowerStep(p *program, i int, st plan.Step) error {
 	return nil
 }
 
-// lowerCall makes the call. A descriptor that the parent is to have is sent to it, and where a filter might forbid that, offered.
-func (s *start) lowerCall(p *program, i int, st plan.Step) {
-	c := st.Op.Lower(&p.mem, s.run)
+// lowerCall makes the calls of a step: most often one.
+func (s *start) lowerCall(p *program, i int, st plan.Step) error {
+	if !st.Op.Expands() {
+		last := len(p.calls) - 1
+		before := len(p.calls[last])
+		s.lowerOp(p, i, st, st.Op)
+		if n := p.calls[last][before].Skip; n > 0 {
+			p.skips = append(p.skips, skip{last, before, i + n})
+		}
+		return nil
+	}
+	ops, err := st.Expand(s.run)
+	if err != nil {
+		return err
+	}
+	if len(ops) == 0 && s.opt.Fault == i+1 { // something to break
+		p.call(i, unix.SYS_GETPID)
+	}
+	for k := range ops {
+		s.lowerOp(p, i, st, &ops[k])
+	}
+	return nil
+}
+
+// lowerOp makes one call. A descriptor that the parent is to have is sent to it, and where a filter might forbid that, offered.
+func (s *start) lowerOp(p *program, i int, st plan.Step, o *plan.Op) {
+	c := o.Lower(&p.mem, s.run)
 	switch {
 	case st.Taken() == nil:
 		p.emit(i, c)

@@ -3,6 +3,7 @@
 package launch
 
 import (
+	"encoding/binary"
 	"errors"
 	"os"
 	"slices"
@@ -26,6 +27,26 @@ func (v *server) taken(p *program, i int, do func(*plan.Run, *os.File) error) bo
 	return v.take(p, i, do)
 }
 
+// message is what the child has said and nobody has heard yet.
+type message struct {
+	step int // which step's descriptor this is, or offerStep
+	file *os.File
+	err  error
+}
+
+// hear waits for the child's next word; false: the child has ended. Steps may have been skipped, so the word may be about a later one.
+func (v *server) hear(p *program) bool {
+	if v.word != nil {
+		return true
+	}
+	step, f, err := received(int(p.socket[0].Fd()))
+	if step < 0 && f == nil && err == nil {
+		return false
+	}
+	v.word = &message{step, f, err}
+	return true
+}
+
 // sends reports whether the child sends descriptors.
 func (s *start) sends() bool {
 	return slices.ContainsFunc(s.steps, func(st plan.Step) bool { return st.Taken() != nil && st.Phase < plan.Seccomp })
@@ -39,20 +60,26 @@ func (s *start) lowerSend(p *program, i int, c sys.Call) {
 	}
 	p.emit(i, c)
 	p.emit(i, sys.Call{Trap: unix.SYS_DUP3, Load: [6]uint16{c.Save}, Args: [6]uintptr{0, p.sent.Fd(), unix.O_CLOEXEC}})
-	p.call(i, unix.SYS_SENDMSG, p.socket[1].Fd(), p.message(int(p.sent.Fd())), unix.MSG_NOSIGNAL)
+	p.call(i, unix.SYS_SENDMSG, p.socket[1].Fd(), p.message(i, int(p.sent.Fd())), unix.MSG_NOSIGNAL)
+	if a := s.steps[i].Op.Answered(); a > 0 {
+		at := &p.slots[a-1]
+		p.special(i, sys.Receive, unix.SYS_READ, p.socket[1].Fd(), uintptr(unsafe.Pointer(at)), unsafe.Sizeof(*at))
+		return
+	}
 	p.special(i, sys.Receive, unix.SYS_READ, p.socket[1].Fd(), p.mem.Zero(1), 1)
 }
 
-// message is a struct msghdr with a byte and a descriptor, sendmsg(2).
-func (p *program) message(fd int) uintptr {
+// message is a struct msghdr with the number of a step and a descriptor, sendmsg(2).
+func (p *program) message(step, fd int) uintptr {
 	rights := unix.UnixRights(fd)
 	var iov unix.Iovec
 	var m unix.Msghdr
-	iov.SetLen(1)
+	number := binary.NativeEndian.AppendUint32(nil, uint32(step))
+	iov.SetLen(len(number))
 	m.SetControllen(len(rights))
 	m.SetIovlen(1)
 	at, b := p.mem.Copy(unsafe.Slice((*byte)(unsafe.Pointer(&iov)), int(unsafe.Sizeof(iov))))
-	putPointer(b, int(unsafe.Offsetof(iov.Base)), p.mem.Zero(1))
+	putPointer(b, int(unsafe.Offsetof(iov.Base)), p.mem.Bytes(number))
 	header, b := p.mem.Copy(unsafe.Slice((*byte)(unsafe.Pointer(&m)), int(unsafe.Sizeof(m))))
 	putPointer(b, int(unsafe.Offsetof(m.Iov)), at)
 	putPointer(b, int(unsafe.Offsetof(m.Control)), p.mem.Bytes(rights))
@@ -65,10 +92,14 @@ func putPointer(b []byte, offset int, at uintptr) {
 
 // receive takes the descriptor that the child sends, and lets the child go on when the part has looked at it.
 func (v *server) receive(p *program, i int, do func(*plan.Run, *os.File) error) bool {
-	f, err := received(int(p.socket[0].Fd()))
-	if f == nil && err == nil {
-		return false // the child has ended
+	if !v.hear(p) {
+		return false
 	}
+	if v.word.err == nil && v.word.step != i {
+		return true // the child has passed over this one
+	}
+	f, err := v.word.file, v.word.err
+	v.word = nil
 	v.s.run.PID = int(atomic.LoadInt32(&p.last().tid))
 	if err == nil {
 		err = do(v.s.run, f)
@@ -78,40 +109,52 @@ func (v *server) receive(p *program, i int, do func(*plan.Run, *os.File) error) 
 		unix.Kill(v.s.run.PID, unix.SIGKILL)
 		return false
 	}
-	ignoringEINTR(func() (int, error) { return unix.Write(int(p.socket[0].Fd()), make([]byte, 1)) })
+	answer := make([]byte, 1)
+	if v.s.steps[i].Op.Answered() > 0 {
+		n := v.s.steps[i].AnswerOf(v.s.run)
+		answer = slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&n)), unsafe.Sizeof(n)))
+	}
+	ignoringEINTR(func() (int, error) { return unix.Write(int(p.socket[0].Fd()), answer) })
 	return true
 }
 
-// received reads a message with one descriptor; nil at the end of the stream.
-func received(socket int) (*os.File, error) {
-	b, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
+// offerStep stands for the byte that announces an offer.
+const offerStep = 1 << 30
+
+// received reads a message: the number of a step with a descriptor, or the byte that announces an offer. At the end of the stream the step is -1.
+func received(socket int) (step int, _ *os.File, _ error) {
+	b, oob := make([]byte, 4), make([]byte, unix.CmsgSpace(4))
 	var controls int
 	n, err := ignoringEINTR(func() (n int, err error) {
 		n, controls, _, _, err = unix.Recvmsg(socket, b, oob, unix.MSG_CMSG_CLOEXEC)
 		return n, err
 	})
 	if err == unix.ECONNRESET { // it has ended without having read all that we said
-		return nil, nil
+		return -1, nil, nil
 	}
 	if n == 0 || err != nil {
-		return nil, err
+		return -1, nil, err
+	}
+	if n == 1 && controls == 0 {
+		return offerStep, nil, nil
 	}
 	messages, err := unix.ParseSocketControlMessage(oob[:controls])
-	if err != nil || len(messages) != 1 {
-		return nil, errors.Join(syscall.EPROTO, err) // too many are open here: the kernel has dropped it
+	if err != nil || len(messages) != 1 || n != len(b) {
+		return -1, nil, errors.Join(syscall.EPROTO, err) // too many are open here: the kernel has dropped it
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
 	if err != nil || len(fds) != 1 {
-		return nil, errors.Join(syscall.EPROTO, err)
+		return -1, nil, errors.Join(syscall.EPROTO, err)
 	}
-	return os.NewFile(uintptr(fds[0]), "taken"), nil
+	return int(binary.NativeEndian.Uint32(b)), os.NewFile(uintptr(fds[0]), "taken"), nil
 }
 
 // take gives the descriptor that the child offers in step i to the part that asked for it; false: there is none, or an error.
 func (v *server) take(p *program, i int, do func(*plan.Run, *os.File) error) bool {
-	if !v.heard(p) {
+	if !v.hear(p) || v.word.step != offerStep {
 		return false
 	}
+	v.word = nil
 	c := p.last()
 	v.s.run.PID = int(atomic.LoadInt32(&c.tid))
 	offered, ok := v.offered(c)

@@ -25,6 +25,7 @@ type server struct {
 	done chan struct{}
 	over atomic.Bool // the child has executed its command or ended
 	err  error
+	word *message // read, and not yet acted on
 }
 
 // served reports whether the plan needs a server.
