@@ -166,6 +166,8 @@ var roles = map[string]func(args []string){
 	"errno":   errnos,
 	"self":    restrictedSelf,
 	"prepare": prepared,
+	"rules":   tryRules,
+	"inside":  inside,
 	"tsync":   atOnce,
 	"ports":   ports,
 	"multipath": func([]string) {
