@@ -4,6 +4,8 @@
 //
 //	cd bench && go run ./netstack              starts with different networks, and containernetworking's plugins, where they are installed
 //	cd bench && go run ./netstack -many 1000   does setting up the last of so many take longer than the first?
+//	cd bench && go run ./netstack -throughput 5s -n 9   through bridge and NAT, against the same made with ip and nft, by iperf3 (packages iperf3, iproute2, nftables)
+//	cd bench && go run ./netstack -limits 5s -n 3       are limits of bandwidth kept?
 //
 // The times are medians, and do not contain what it takes to end the sandbox. It needs root.
 package main
@@ -29,9 +31,20 @@ func main() {
 	many := flag.Int("many", 0, "so many sandboxes at once, instead")
 	unchecked := flag.Bool("unchecked", false, "with -many: without rules")
 	pause := flag.Duration("pause", 30*time.Millisecond, "time between two starts, in which the kernel takes old networks apart")
+	throughput := flag.Duration("throughput", 0, "how long to send in each round, instead")
+	limits := flag.Duration("limits", 0, "how long to send against each limit, instead")
 	flag.Parse()
 	b := &bench{rounds: *rounds, pause: *pause, unchecked: *unchecked}
-	if err := b.run(*many); err != nil {
+	what := b.kinds
+	switch {
+	case *many > 0:
+		what = func() error { return b.many(*many) }
+	case *throughput > 0:
+		what = func() error { return b.throughput(*throughput) }
+	case *limits > 0:
+		what = func() error { return b.limits(*limits) }
+	}
+	if err := b.run(what); err != nil {
 		fmt.Fprintln(os.Stderr, "netstack:", err)
 		os.Exit(1)
 	}
@@ -44,7 +57,7 @@ type bench struct {
 	unchecked bool
 }
 
-func (b *bench) run(many int) (err error) {
+func (b *bench) run(what func() error) (err error) {
 	if b.state, err = os.MkdirTemp("/dev/shm", "netstack"); err != nil {
 		return err
 	}
@@ -60,10 +73,7 @@ func (b *bench) run(many int) (err error) {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return err
 	}
-	if many > 0 {
-		return b.many(many)
-	}
-	return b.kinds()
+	return what()
 }
 
 // bridge is a card with masquerading, and nothing else that differs.
