@@ -79,6 +79,14 @@ func (u *unpacker) regular(h *tar.Header, m *meta, dir *node, name string, key u
 		u.crew.start(j)
 		return u.ctx.Err()
 	}
+	if h.Size <= small {
+		j.small = true
+		if j.data, err = u.fill(u.crew.room(int(h.Size))); err != nil {
+			return err
+		}
+		u.crew.start(j)
+		return nil
+	}
 	if j.data, err = u.block(h.Size); err != nil {
 		return err
 	}
@@ -115,14 +123,22 @@ func (u *unpacker) block(left int64) ([]byte, error) {
 	if err := firstError(u.ctx.Err(), u.crew.failure()); err != nil {
 		return nil, err
 	}
-	b := u.crew.buffer()
-	n, err := io.ReadFull(u.tar, b[:min(left, blockSize)])
-	if err != nil && left > 0 {
-		u.crew.release(b)
+	whole := u.crew.buffer()
+	b, err := u.fill(whole[:min(left, blockSize)])
+	if err != nil {
+		u.crew.release(whole)
+	}
+	return b, err
+}
+
+// fill reads all of a part of a file.
+func (u *unpacker) fill(b []byte) ([]byte, error) {
+	n, err := io.ReadFull(u.tar, b)
+	if err != nil && len(b) > 0 {
 		return nil, u.damaged(err)
 	}
 	u.totals.Bytes += int64(n)
-	return b[:n], nil
+	return b, nil
 }
 
 // link makes a hard link to what is in the tree. Symbolic links on the way to it stay inside, and one that it is itself is not followed.
