@@ -59,7 +59,9 @@ func (b *build) record() error {
 	if b.s.Upper != "" {
 		common = append(common, b.tryXattr(b.work, fmt.Sprintf("the file system of Work %q has no extended attributes", b.s.Work))...)
 	}
-	b.p.Child(plan.Root, append(common, b.choose()...)...)
+	b.p.Child(plan.Root, common...)
+	b.takeScratch()
+	b.p.Child(plan.Root, b.choose()...)
 	if !b.s.ReadOnly {
 		b.p.Child(plan.Root, b.tryWrite())
 	}

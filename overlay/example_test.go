@@ -91,3 +91,17 @@ func ExampleFreeze() {
 		log.Print(err)
 	}
 }
+
+// What a sandbox has written into memory is made a layer, with which others start. It may still run.
+func ExampleScratch() {
+	var kept overlay.Scratch
+	defer kept.Close()
+	sb := caisson.New(overlay.Root{Lower: []string{"/layers/debian"}, Keep: &kept})
+	if err := sb.Command("apt-get", "install", "-y", "python3").Run(); err != nil {
+		log.Print(err)
+		return
+	}
+	if err := kept.Freeze("/layers/python"); err != nil {
+		log.Print(err)
+	}
+}

@@ -19,26 +19,28 @@ import (
 // between files (btrfs, xfs), only names are copied. The layer is complete or absent, and on the disk, when Freeze returns.
 //
 // The sandbox does not notice. It should be paused meanwhile (Cmd.Pause), for the layer to be what there was at one moment; else each file is
-// what it was at some moment. Nothing that the sandbox does makes Freeze follow a link, open a device or leave the directory.
+// what it was at some moment. A scratch upper has no path: see [Scratch]. Nothing that the sandbox does makes Freeze follow a link, open a device or leave the directory.
 func Freeze(upper, layer string) error {
 	src, err := openPlain(upper)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	part, err := newDir(layer)
+	return freeze(src, layer)
+}
+
+// publish fills a directory and gives it its name, or removes it.
+func publish(src *os.File, part, layer string) error {
+	err := fill(src, part)
 	if err != nil {
-		return err
+		err = &Error{Op: "freeze", Path: src.Name(), Err: err}
+	} else {
+		err = rename(part, layer)
 	}
-	if err := fill(src, part); err != nil {
+	if err != nil {
 		copytree.RemoveAll(part)
-		return &Error{Op: "freeze", Path: upper, Err: err}
 	}
-	if err := rename(part, layer); err != nil {
-		copytree.RemoveAll(part)
-		return err
-	}
-	return syncDir(path.Dir(layer))
+	return err
 }
 
 func fill(src *os.File, part string) error {

@@ -361,6 +361,7 @@ func TestContract(t *testing.T) {
 	plantest.Check(t, overlay.Root(full))
 	plantest.Check(t, overlay.Root{Lower: []string{"/a"}, ReadOnly: true})
 	plantest.Check(t, overlay.Root{Lower: []string{"/a"}, IDMap: ns})
+	plantest.Check(t, overlay.Root{Lower: []string{"/a"}, Keep: new(overlay.Scratch)})
 	plantest.Check(t, overlay.Root{})
 	plantest.Check(t, overlay.Mount{Path: "/m", Stack: full}, chroot.Host{})
 	plantest.Check(t, overlay.Mount{Path: "m", Stack: full}, chroot.Host{})
@@ -373,6 +374,7 @@ func TestGolden(t *testing.T) {
 		XIno: overlay.Auto, UUID: overlay.On, Volatile: true, NoSUID: true}
 	for name, p := range map[string]*plan.Plan{
 		"root":     plan.Build(overlay.Root{Lower: []string{"/no/a", "/no/b", "/no/c"}, Size: 64 << 20}),
+		"keep":     plan.Build(overlay.Root{Lower: []string{"/no/a"}, Keep: new(overlay.Scratch)}),
 		"user":     plan.Build(user, overlay.Root{Lower: []string{"/no/a"}, ReadOnly: true}),
 		"full":     plan.Build(full),
 		"data":     plan.Build(overlay.Root{Lower: []string{"/no/a"}, Data: []string{"/no/d"}, MetaCopy: overlay.On}),

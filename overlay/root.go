@@ -74,8 +74,11 @@ func (m Mount) Apply(p *plan.Plan) error {
 func (s Stack) record(p *plan.Plan) plan.Arg {
 	top := rootOf(s.Lower[0])
 	s.lock(p)
+	s.recordKeep(p)
 	if s.IDMap != nil { // the sandbox may not say who owns what on the host
-		return plan.FD(p.Open(s.name()+" as overlay", func(*plan.Run) (*os.File, error) { return s.mountDetached(top) }))
+		f := p.Open(s.name()+" as overlay", func(*plan.Run) (*os.File, error) { return s.mountDetached(top) })
+		p.Spent(f)
+		return plan.FD(f)
 	}
 	mount := p.Slot()
 	p.Late(func() error { // a part that is applied later may ask for a user namespace

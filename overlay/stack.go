@@ -26,6 +26,9 @@ type Stack struct {
 	// defaults, half of the memory (tmpfs(5)).
 	Size, Inodes int64
 
+	// Keep receives the scratch upper, so that it can be made a layer; nil: it ends with the mount.
+	Keep *Scratch
+
 	// ReadOnly makes the stack read-only. It has no upper then; for the mount points of other parts a [Root] has a scratch one all the
 	// same, until it is sealed.
 	ReadOnly bool
@@ -151,6 +154,8 @@ func (s Stack) checkUpper() error {
 		return invalid("a read-only stack has no upper directory; put %q first in Lower", s.Upper)
 	case s.Upper != "" && (s.Size > 0 || s.Inodes > 0):
 		return invalid("Size and Inodes are for a scratch upper, not for %q", s.Upper)
+	case s.Keep != nil && (s.Upper != "" || s.ReadOnly):
+		return invalid("Keep is for a scratch upper; there is none")
 	case s.Volatile && s.Upper == "":
 		return invalid("Volatile without Upper")
 	case s.Upper == "" && (s.Index == On || s.NFSExport == On):

@@ -38,8 +38,16 @@ func (s Stack) Open() (*Tree, error) {
 		}
 		t.lock = f
 	}
+	if s.Keep != nil {
+		if err := s.Keep.reserve(); err != nil {
+			return nil, err
+		}
+	}
 	f, err := s.mountDetached(rootOf(s.Lower[0]))
 	if err != nil {
+		if s.Keep != nil {
+			s.Keep.Close()
+		}
 		t.Close()
 		return nil, err
 	}
@@ -192,6 +200,9 @@ func (m *machine) steps(p *plan.Plan) (last uintptr, err error) {
 			skip--
 		default:
 			last, skip, err = m.call(s.Op)
+			if take := s.Taken(); take != nil && err == nil {
+				err = take(m.run, os.NewFile(last, s.String()))
+			}
 		}
 		if err != nil {
 			return 0, &plan.Error{Primitive: "overlay", Call: s.String(), Step: i + 1, Steps: len(steps), Err: err, Hint: s.HintFor(err)}
