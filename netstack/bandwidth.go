@@ -20,7 +20,7 @@ type Bandwidth struct {
 	Send    Rate // from the sandbox; needs sch_tbf, sch_ingress, cls_u32, act_mirred and ifb in the kernel
 }
 
-// Rate is how much may pass. What comes too fast waits for up to 50 milliseconds, and is then dropped.
+// Rate is how much may pass. What comes too fast waits for up to 50 milliseconds, or for as long as 128 KiB take if that is longer, and is then dropped.
 type Rate struct {
 	// Bytes per second, headers of Ethernet included, 1000 to 2^32-1. 0 leaves alone what there is, and [NoLimit] removes a limit.
 	Bytes int64

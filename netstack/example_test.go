@@ -186,3 +186,12 @@ func ExampleVxlan() {
 	fmt.Println(v.Create())
 	// Output: ID "16777216": not between 1 and 2^24-1
 }
+
+// The near one of two hosts whose sandboxes are on one network, encrypted: near.Create() makes it. Each host keeps its private key to itself.
+func ExampleWireGuard() {
+	here, there := netstack.NewPrivateKey(), netstack.NewPrivateKey()
+	near := netstack.Vxlan{Name: "over0", ID: 7, Bridge: "caisson0", Peers: []netip.Addr{netip.MustParseAddr("192.0.2.2")},
+		WireGuard: netstack.WireGuard{Private: here, Public: []netstack.PublicKey{there.Public()}}}
+	fmt.Println(near.WireGuard.Private, near.WireGuard.Public[0] == there.Public())
+	// Output: (private key) true
+}

@@ -77,10 +77,15 @@ func inside(what string, args []string) error {
 		return source(args)
 	case "drain":
 		return drain(args)
-	case "read": // says what is in a file
-		b, err := os.ReadFile(args[0])
-		os.Stdout.Write(b)
-		return err
+	case "read": // says what is in files
+		for _, name := range args {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			os.Stdout.Write(b)
+		}
+		return nil
 	case "spoof":
 		return spoof(args)
 	case "serve": // answers with a text, and the address that it is asked from

@@ -4,9 +4,7 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -58,26 +56,6 @@ func output(c *exec.Cmd) (string, error) {
 		return "", fmt.Errorf("%s: %w: %s", strings.Join(c.Args, " "), err, strings.TrimSpace(string(out)))
 	}
 	return string(out), nil
-}
-
-// here calls f on a thread in the namespace, which is thrown away.
-func (s *space) here(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		ns, err := os.Open("/proc/" + s.pid() + "/ns/net")
-		if err != nil {
-			done <- err
-			return
-		}
-		defer ns.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("setns: %w", err)
-			return
-		}
-		done <- f()
-	}()
-	return <-done
 }
 
 // connected makes a host and the world outside of it, which is at 192.0.2.1, with a cable between them, and a server for iperf3(1) outside.
