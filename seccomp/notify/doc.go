@@ -28,8 +28,8 @@
 // # A supervisor
 //
 // [Filter] is the part of a sandbox that installs the filter and has its listener served. Where there are many sandboxes, one [Supervisor] serves
-// all: idle ones cost a descriptor each, and no goroutine. On processors that are not busy otherwise a call is answered in about 1.4 times the time that a program in C needs to receive
-// and answer it, while calls follow each other within some milliseconds; the first after a pause, and each on a busy machine, takes about ten microseconds more.
+// all: idle ones cost a descriptor each, and no goroutine. Calls that follow each other, of one sandbox, are answered in about 1.25 times the time that a program in C
+// needs to receive and answer them; the first of them, and those of several sandboxes at a time, in about twice that time; the first after a pause takes some ten microseconds more.
 //
 // When the supervisor's process ends, notified calls fail with ENOSYS: nothing is allowed for lack of a supervisor. That takes that nobody else holds the
 // listener. The command does while it is being started, and if the supervisor is killed just then and execve(2) itself is asked about, it would wait for its own answer. So it

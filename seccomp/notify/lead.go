@@ -11,10 +11,10 @@ import (
 )
 
 // lead waits for calls and handles them. One goroutine does so at a time. It handles a call itself, because to wake another
-// would cost more than most handlers do; when a handler takes longer, the lead is taken from it ([Supervisor.look]) and goes to another goroutine. Where
-// handlers have been slow before, it is given away at once.
+// would cost more than most handlers do; when a handler takes longer, the lead is taken from it ([watch.run]) and goes to another goroutine. Where
+// handlers have been slow before, it is given away at once, and where one listener's calls follow each other, it is given away for the sake of these.
 func (s *Supervisor) lead() {
-	s.slots <- struct{}{}
+	s.slot()
 	defer func() { <-s.slots }()
 	for {
 		event, err := s.wait()
@@ -35,6 +35,23 @@ func (s *Supervisor) lead() {
 		if !s.handleInline(r) {
 			return
 		}
+		if k := s.runnerFor(r.listener); k != nil {
+			go s.lead()
+			k.run()
+			return
+		}
+	}
+}
+
+// slot waits until there is room for a handler, or for who leads. A runner makes room.
+func (s *Supervisor) slot() {
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		if k := s.runner.Load(); k != nil {
+			k.dismiss()
+		}
+		s.slots <- struct{}{}
 	}
 }
 
@@ -81,9 +98,9 @@ func (s *Supervisor) receive(event unix.EpollEvent) *Request {
 	case l == nil:
 	case event.Events&unix.EPOLLIN != 0:
 		return l.receive()
-	case event.Events&(unix.EPOLLHUP|unix.EPOLLERR) != 0:
+	case event.Events&unix.EPOLLHUP != 0:
 		l.Close() // nobody is left who could make a call
-	}
+	} // EPOLLERR is a signal that has interrupted epoll while it asked
 	return nil
 }
 
@@ -124,13 +141,17 @@ func (w *watch) run(s *Supervisor) {
 			now.listener.slow.Store(patience)
 			go s.lead()
 		}
-		if now != nil || w.look() {
+		k := s.runner.Load()
+		if k != nil {
+			k.look()
+		}
+		if now != nil || k != nil || w.look() {
 			idle = 0
 		}
 		last = now
 	}
 	w.runs.Store(false)
-	if s.inline.Load() != nil || w.look() { // it has begun meanwhile
+	if s.inline.Load() != nil || s.runner.Load() != nil || w.look() { // it has begun meanwhile
 		w.begin(s)
 	}
 }

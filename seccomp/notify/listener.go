@@ -24,10 +24,11 @@ type Listener struct {
 	done       chan struct{}
 	slow       atomic.Int32 // how many calls are still expected to be slow
 
-	mu    sync.Mutex
-	busy  int    // handlers that run
-	after func() // when it is closed
-	over  bool
+	mu     sync.Mutex
+	busy   int     // handlers that run
+	runner *runner // who waits for its calls, if it is not the supervisor
+	after  func()  // when it is closed
+	over   bool
 }
 
 // patience is how many quick calls it takes for a slow handler to be thought quick again.
@@ -48,6 +49,7 @@ func (l *Listener) Close() error {
 	l.close.Do(func() {
 		l.supervisor.remove(l)
 		l.d.close()
+		l.dismiss()
 		close(l.done)
 		l.supervisor.watch.closed(l)
 		if f := l.afterwards(); f != nil {
@@ -55,6 +57,16 @@ func (l *Listener) Close() error {
 		}
 	})
 	return nil
+}
+
+// dismiss ends the runner, which holds a copy of the listener.
+func (l *Listener) dismiss() {
+	l.mu.Lock()
+	k := l.runner
+	l.mu.Unlock()
+	if k != nil {
+		k.dismiss()
+	}
 }
 
 func (l *Listener) afterwards() func() {
@@ -94,7 +106,7 @@ func (l *Listener) begin() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.busy++; l.busy == l.supervisor.share {
-		l.supervisor.control(l, unix.EPOLL_CTL_MOD, 0)
+		l.listen()
 	}
 }
 
@@ -102,8 +114,17 @@ func (l *Listener) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.busy--; l.busy == l.supervisor.share-1 {
-		l.supervisor.control(l, unix.EPOLL_CTL_MOD, unix.EPOLLIN)
+		l.listen()
 	}
+}
+
+// listen says whether epoll is to tell of calls. Of the end it tells in any case.
+func (l *Listener) listen() {
+	var events uint32
+	if l.runner == nil && l.busy < l.supervisor.share {
+		events = unix.EPOLLIN
+	}
+	l.supervisor.control(l, unix.EPOLL_CTL_MOD, events)
 }
 
 // handle lets the handler answer a call.

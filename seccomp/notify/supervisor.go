@@ -21,7 +21,8 @@ import (
 type Handler func(ctx context.Context, r *Request) Response
 
 // Supervisor answers the calls of any number of filters. Idle, it needs one descriptor of epoll(7) and one goroutine without a
-// thread, and for each filter its listener. While there are calls one thread waits for the next.
+// thread, and for each filter its listener. While there are calls one thread waits for the next, and one more, with a descriptor, for those of one listener
+// whose calls follow each other; where Go has one processor only (runtime.GOMAXPROCS), or the program ignores SIGURG, there is no such thread.
 type Supervisor struct {
 	poll     *descriptor
 	conn     syscall.RawConn // of poll, to wait without a thread
@@ -33,6 +34,10 @@ type Supervisor struct {
 
 	// inline is the call that is handled by the goroutine that is to wait for the next one. Whoever sets it to nil is to do so.
 	inline atomic.Pointer[Request]
+
+	latest *Listener // of the last call, for who waits for the next
+	row    int       // how many it has made since another's
+	runner atomic.Pointer[runner]
 
 	mu        sync.Mutex
 	listeners map[uint64]*Listener
