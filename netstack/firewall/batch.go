@@ -42,6 +42,9 @@ func (f *Firewall) exists() (bool, error) {
 
 // replace changes the tables from one state of an owner to the next, in one transaction.
 func (f *Firewall) replace(id string, old, next state) error {
+	if f.x != nil {
+		return f.replaceLines(id, old, next)
+	}
 	// For who has nothing yet it is enough that the tables were there a while ago: if they are not, the kernel says so.
 	guessed := f.there && len(old.elements) == 0
 	there := guessed

@@ -24,6 +24,11 @@ type Host struct {
 	// interfaces; what it may route beyond sandboxes is for its administrator's own rules to say. It is not turned off again. False: where it is off, rules that need it are a
 	// [*SysctlError].
 	Forward bool
+
+	// Backend is the part of the kernel that keeps the rules. All processes that open the firewall of a network namespace should say the same.
+	Backend Backend
+
+	variants map[string][]string // of the programs of xtables; for tests
 }
 
 // Firewall is the part of a network namespace's packet filter that this package keeps. Its methods may be called by several goroutines, on whatever thread: they act
@@ -33,7 +38,8 @@ type Firewall struct {
 	space *space
 	dir   *lockDir
 	sys   sysctls
-	conn  *nftables.Conn
+	conn  *nftables.Conn // nil with iptables
+	x     *xtables       // nil with nf_tables
 	links *netlink.Handle
 	tables
 	sets      map[setID]*nftables.Set
@@ -79,16 +85,23 @@ func (f *Firewall) open() (err error) {
 	if f.space, err = here(); err != nil {
 		return failed(err, "open the network namespace")
 	}
-	if f.dir, err = openLockDir(f.host.Dir, f.space.name()); err != nil {
-		return err
-	}
 	if f.sys, err = openSysctls(); err != nil {
 		return failed(err, "open /proc")
 	}
 	if f.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return failed(err, "open a netlink socket")
 	}
-	return f.dial()
+	if err = f.chooseBackend(); err != nil {
+		return err
+	}
+	name := f.space.name()
+	if f.x != nil { // who is dead there has nothing in nf_tables
+		name += "-iptables"
+	}
+	if f.dir, err = openLockDir(f.host.Dir, name); err == nil && f.x != nil {
+		f.x.hold, f.x.step = f.dir.file, func(s string) { f.step(s) }
+	}
+	return err
 }
 
 // dial makes the connection to the kernel. The buffers hold a range of all ports.
@@ -184,6 +197,11 @@ func (h *Held) Set(r Rules) error {
 // set does what can fail first, and then changes the tables, in one transaction.
 func (h *Held) set(r Rules) error {
 	r = r.clone()
+	if h.f.x != nil {
+		if err := xrefuse(r); err != nil {
+			return err
+		}
+	}
 	if err := h.f.choose(&r); err != nil {
 		return err
 	}
@@ -199,15 +217,15 @@ func (h *Held) set(r Rules) error {
 	if err != nil {
 		return err
 	}
-	next := lower(h.id, r, macs)
-	if err := h.f.poolConflict(h.id, r.Pools); err != nil {
+	next := h.f.lower(h.id, r, macs)
+	if err := h.f.claim(h, r); err != nil {
 		return err
 	}
 	if err := errors.Join(h.f.dir.noteFreed(gone(h.rules, r), h.rules), h.f.dir.reuse(gone(r, h.rules), r)); err != nil {
 		return err
 	}
 	if err := h.f.replace(h.id, h.state, next); err != nil {
-		return err
+		return errors.Join(err, h.note(h.rules))
 	}
 	if err := errors.Join(h.f.allowLocalnet(next.local), h.f.allowHairpin(r)); err != nil {
 		return h.undo(next, err)
@@ -226,7 +244,7 @@ func (h *Held) undo(next state, err error) error {
 	if back := h.f.replace(h.id, next, h.state); back != nil {
 		return &Error{Op: "undo", Owner: h.id, Err: back, Hint: "after " + err.Error()}
 	}
-	return err
+	return errors.Join(err, h.note(h.rules))
 }
 
 // Remove takes the rules away, and the tables with the last ones. When somebody with a policy gets one of the cards' addresses later, the kernel forgets their connections, where

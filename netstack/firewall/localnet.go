@@ -23,12 +23,16 @@ const (
 // noteLocalnet adds interfaces to the set. One that is there already stays as it is: the kernel does not mind.
 func (f *Firewall) noteLocalnet(names []string) {
 	for _, n := range names {
-		was := sharedOff
-		if have, err := f.sys.proc.Read(localnetFile(n)); err == nil && have == "1\n" {
-			was = sharedOn
-		}
-		f.conn.SetAddElements(f.sets[setID{false, localnet}], []nftables.SetElement{{Key: interfaceName(n), Comment: was}})
+		f.conn.SetAddElements(f.sets[setID{false, localnet}], []nftables.SetElement{{Key: interfaceName(n), Comment: f.localnetWas(n)}})
 	}
+}
+
+// localnetWas says whether somebody else has route_localnet on.
+func (f *Firewall) localnetWas(name string) string {
+	if have, err := f.sys.proc.Read(localnetFile(name)); err == nil && have == "1\n" {
+		return sharedOn
+	}
+	return sharedOff
 }
 
 func (f *Firewall) allowLocalnet(names []string) error {
@@ -51,12 +55,18 @@ func (f *Firewall) forbidLocalnet() error {
 		if e.Comment != sharedOff {
 			continue
 		}
-		name := unix.ByteSliceToString(e.Key)
-		f.step("route_localnet of " + name)
-		err := f.sys.want(localnetFile(name), "0", true, "")
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // the bridge may be gone
+		if err := f.forbidOne(unix.ByteSliceToString(e.Key)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (f *Firewall) forbidOne(name string) error {
+	f.step("route_localnet of " + name)
+	err := f.sys.want(localnetFile(name), "0", true, "")
+	if errors.Is(err, fs.ErrNotExist) { // the bridge may be gone
+		return nil
+	}
+	return err
 }

@@ -18,6 +18,7 @@ type state struct {
 	elements map[element]bool
 	chains   map[string]chain
 	names    map[string]nameSet
+	lines    []xline  // with iptables, instead of all that
 	local    []string // bridges over which 127.0.0.1 is translated; several owners may ask for the same
 }
 

@@ -57,11 +57,8 @@ func (l *lowering) resolver(cards []Card, to netip.AddrPort) {
 
 func (l *lowering) direction(d Direction, out bool, resolvers []netip.AddrPort) (c chain) {
 	if out {
-		for _, r := range resolvers {
-			to := []netip.Prefix{netip.PrefixFrom(r.Addr(), r.Addr().BitLen())}
-			for _, p := range []Protocol{UDP, TCP} {
-				l.add(&c, Rule{Peers: to, Protocol: p, Ports: Ports(r.Port())}, out)
-			}
+		for _, r := range resolverRules(resolvers) {
+			l.add(&c, r, out)
 		}
 	}
 	for _, r := range d.Rules {
@@ -70,6 +67,17 @@ func (l *lowering) direction(d Direction, out bool, resolvers []netip.AddrPort) 
 	c.rules = append(c.rules, rule{line: d.Otherwise.line()})
 	c.text += fmt.Sprintf("%v\n", d.Otherwise)
 	return c
+}
+
+// resolverRules allow questions to resolvers.
+func resolverRules(resolvers []netip.AddrPort) (list []Rule) {
+	for _, r := range resolvers {
+		to := []netip.Prefix{netip.PrefixFrom(r.Addr(), r.Addr().BitLen())}
+		for _, p := range []Protocol{UDP, TCP} {
+			list = append(list, Rule{Peers: to, Protocol: p, Ports: Ports(r.Port())})
+		}
+	}
+	return list
 }
 
 // add appends a rule, once for each family that it is about.

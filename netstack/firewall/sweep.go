@@ -28,6 +28,9 @@ func (f *Firewall) sweep() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.x != nil {
+		return f.sweepLines(living, dead, release)
+	}
 	there, err := f.exists()
 	if err != nil {
 		return nil, err
@@ -63,6 +66,14 @@ func (f *Firewall) sweep() ([]string, error) {
 
 // clean removes all that is in the tables of some owners.
 func (f *Firewall) clean(ids []string) error {
+	if f.x != nil {
+		for _, id := range ids {
+			if err := f.x.change(id, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	there, err := f.exists()
 	if err != nil || !there {
 		return err
@@ -160,6 +171,9 @@ func (f *Firewall) removeTablesIfEmpty() error {
 	ids, err := f.dir.ids()
 	if err != nil || len(ids) > 0 {
 		return err
+	}
+	if f.x != nil {
+		return f.x.removeAll(f.forbidOne)
 	}
 	there, err := f.exists()
 	if err != nil || !there {
