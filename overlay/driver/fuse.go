@@ -56,14 +56,16 @@ func (fuse) fill(dir, parent string) error {
 // as with the kernel's overlayfs.
 const origin = "user.fuseoverlayfs.origin"
 
+// What the program notes about an opaque directory, beside the file that aufs would have there.
+const (
+	fuseOpaque   = "user.fuseoverlayfs.opaque"
+	fuseWhiteout = ".wh..opq" // a device 0:0
+)
+
 func (fuse) clear(dir string) error { return unmountStale(filepath.Join(dir, "at")) }
 
-// show runs the program in the directory of the trees, so that all names that it gets are short and plain.
+// show runs the program in the directory of the trees.
 func (f fuse) show(dir string, below []string) (string, func() error, error) {
-	program, err := exec.LookPath(f.program)
-	if err != nil {
-		return "", nil, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
-	}
 	if err := unmountStale(filepath.Join(dir, "at")); err != nil {
 		return "", nil, err
 	}
@@ -75,23 +77,42 @@ func (f fuse) show(dir string, below []string) (string, func() error, error) {
 	for i, b := range below {
 		lower = append(lower[:i], filepath.Base(b)+"/"+files)
 	}
-	cmd := exec.Command(program, "-f", "-o", "lowerdir="+strings.Join(lower, ":")+",upperdir="+tree+"/"+files+",workdir="+tree+"/work", tree+"/at")
+	m := fuseMount{program: f.program, dir: filepath.Dir(dir), lower: lower, upper: tree + "/" + files, work: tree + "/work", at: tree + "/at"}
+	shut, err := m.start()
+	return filepath.Join(dir, "at"), shut, err
+}
+
+// fuseMount is a run of the program, in a directory: all names are short and plain, since it reads them from one text.
+type fuseMount struct {
+	program, dir    string
+	lower           []string // the topmost first
+	upper, work, at string
+}
+
+// start mounts. The function that it gives unmounts.
+func (m fuseMount) start() (func() error, error) {
+	program, err := exec.LookPath(m.program)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	}
+	cmd := exec.Command(program, "-f", "-o", "lowerdir="+strings.Join(m.lower, ":")+",upperdir="+m.upper+",workdir="+m.work, m.at)
 	var said bytes.Buffer
-	cmd.Dir, cmd.Stderr, cmd.Stdout = filepath.Dir(dir), &said, &said
+	cmd.Dir, cmd.Stderr, cmd.Stdout = m.dir, &said, &said
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt from the terminal is for the sandbox
 	if err := cmd.Start(); err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	at := filepath.Join(dir, "at")
+	at := filepath.Join(m.dir, m.at)
 	if err := awaitMount(at, ended); err != nil {
 		cmd.Process.Kill()
 		if strings.Contains(said.String(), "fusermount") || strings.Contains(said.String(), "/dev/fuse") || strings.Contains(said.String(), "device not found") {
 			err = fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
 		}
-		return "", nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
+		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
 	}
-	return at, func() error { return end(at, ended) }, nil
+	return func() error { return end(at, ended) }, nil
 }
 
 // awaitMount waits until a file system of FUSE is there.

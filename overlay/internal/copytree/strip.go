@@ -10,8 +10,8 @@ import (
 	"github.com/caisson-dev/caisson/internal/deep"
 )
 
-// Strip removes an extended attribute from all files and directories below a directory.
-func Strip(dir, xattr string) error {
+// Strip removes extended attributes from all files and directories below a directory.
+func Strip(dir string, xattrs ...string) error {
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -28,7 +28,32 @@ func Strip(dir, xattr string) error {
 		if !isDir && st.Mode&unix.S_IFMT != unix.S_IFREG {
 			return false, nil
 		}
-		return isDir, strip(procPath(fd), xattr, st.Mode&0o7777)
+		for _, xattr := range xattrs {
+			if err := strip(procPath(fd), xattr, st.Mode&0o7777); err != nil {
+				return false, err
+			}
+		}
+		return isDir, nil
+	}
+	return t.Walk(fd)
+}
+
+// RemoveDevices removes all character devices 0:0 with the name below a directory.
+func RemoveDevices(dir, name string) error {
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	t := remover()
+	t.After = nil
+	open := t.Open
+	t.Open = func(dir int, at string) (int, error) {
+		var st unix.Stat_t
+		if at == name && unix.Fstatat(dir, at, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
+			return -1, unix.Unlinkat(dir, at, 0)
+		}
+		return open(dir, at)
 	}
 	return t.Walk(fd)
 }
