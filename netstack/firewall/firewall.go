@@ -180,7 +180,8 @@ func (h *Held) add(r Rules) (err error) {
 	return err
 }
 
-// Set replaces the rules, all of them or none. What is in both is not touched: pinned addresses, counters and connections stay. When somebody else has removed the tables
+// Set replaces the rules, all of them or none. What is in both is not touched: pinned addresses, counters and connections stay. Connections that a changed policy forbids, or Isolated, end: the kernel forgets them, which takes
+// ten milliseconds and more, and is errors.ErrUnsupported where it has no nf_conntrack_netlink. When somebody else has removed the tables
 // meanwhile (nft flush ruleset), they are made again, with these rules.
 func (h *Held) Set(r Rules) error {
 	if err := r.check(); err != nil {
@@ -227,7 +228,7 @@ func (h *Held) set(r Rules) error {
 	if err := h.f.replace(h.id, h.state, next); err != nil {
 		return errors.Join(err, h.note(h.rules))
 	}
-	if err := errors.Join(h.f.allowLocalnet(next.local), h.f.allowHairpin(r)); err != nil {
+	if err := errors.Join(h.f.allowLocalnet(next.local), h.f.allowHairpin(r), h.forgetForbidden(r)); err != nil {
 		return h.undo(next, err)
 	}
 	if h.f.rebuilt {

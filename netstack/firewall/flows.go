@@ -28,23 +28,41 @@ func (f flows) MatchConntrackFlow(c *netlink.ConntrackFlow) bool {
 
 // forgetFlows makes the kernel forget the connections of addresses. It looks at all connections, which takes ten milliseconds and more, so it is done only where it matters: see reuse. A kernel without nf_conntrack_netlink cannot: there connections end by themselves, after minutes.
 func forgetFlows(addrs flows) error {
+	if err := deleteFlows(addrs); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return nil
+}
+
+// deleteFlows makes the kernel forget connections.
+func deleteFlows(which netlink.CustomConntrackFilter) error {
 	h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
 	if err != nil {
-		return failed(err, "open a netlink socket")
+		return flowsFailed(err)
 	}
 	defer h.Close()
 	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
 		const tries = 5 // the table changes while it is read
 		for range tries {
-			if _, err = h.ConntrackDeleteFilters(netlink.ConntrackTable, family, addrs); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			if _, err = h.ConntrackDeleteFilters(netlink.ConntrackTable, family, which); !errors.Is(err, netlink.ErrDumpInterrupted) {
 				break
 			}
 		}
-		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-			return failed(err, "forget connections")
+		if err != nil {
+			return flowsFailed(err)
 		}
 	}
 	return nil
+}
+
+// flowsFailed says so when the kernel does not know how: it answers for a subsystem that it does not have in one of these ways.
+func flowsFailed(err error) error {
+	for _, none := range []error{unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.EINVAL, unix.ENOENT} {
+		if errors.Is(err, none) {
+			return &Error{Op: "forget connections", Err: &reason{"the kernel has no nf_conntrack_netlink", errors.Join(errors.ErrUnsupported, err)}}
+		}
+	}
+	return failed(err, "forget connections")
 }
 
 // freedName is the file in which the addresses stand whose connections are still to be forgotten.

@@ -126,6 +126,12 @@ func oifname(to uint32) line { return line{&expr.Meta{Key: expr.MetaKeyOIFNAME, 
 func l4proto(to uint32) line { return line{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: to}} }
 func dport(to uint32) line   { return payload(expr.PayloadBaseTransportHeader, 2, 2, to) }
 
+// notFirst matches TCP segments that do not begin a connection: of SYN, ACK, RST and FIN not SYN alone.
+func notFirst() line {
+	return join(payload(expr.PayloadBaseTransportHeader, 13, 1, reg), line{&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{0x17}, Xor: []byte{0}}},
+		differs(reg, []byte{0x02}))
+}
+
 // isICMPv6 matches one type.
 func isICMPv6(kind byte) line {
 	return join(l4proto(reg), equal(reg, []byte{unix.IPPROTO_ICMPV6}), payload(expr.PayloadBaseTransportHeader, 0, 1, reg), equal(reg, []byte{kind}))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 )
 
 // any reports whether there is a policy.
@@ -56,6 +57,8 @@ func (l *lowering) resolver(cards []Card, to netip.AddrPort) {
 }
 
 func (l *lowering) direction(d Direction, out bool, resolvers []netip.AddrPort) (c chain) {
+	// The kernel would take the middle of a TCP connection for a new one (nf_conntrack_tcp_loose): an end of a forgotten one could go on in the other direction.
+	c.rules = append(c.rules, rule{line: join(l4proto(reg), equal(reg, []byte{unix.IPPROTO_TCP}), notFirst(), drop())})
 	if out {
 		for _, r := range resolverRules(resolvers) {
 			l.add(&c, r, out)

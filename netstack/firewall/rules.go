@@ -104,7 +104,8 @@ const (
 	SourceHash               // the same one for the same source address, as long as the backends stay the same
 )
 
-// Policy says what a sandbox may do. One that has a policy does not speak over its bridge directly: its packets to neighbours, and theirs to it, go by way of the host, which must forward. Answers to what is allowed are always allowed, and an existing connection goes on when the policy changes. The host itself may always
+// Policy says what a sandbox may do. One that has a policy does not speak over its bridge directly: its packets to neighbours, and theirs to it, go by way of the host, which must forward. Answers to what is allowed are always allowed, and
+// when the policy changes, the connections that the new one forbids end (those to a name whose answer is forgotten, too). A TCP connection begins with its first segment: what looks like the middle of one that the kernel does not know is dropped. The host itself may always
 // speak to the sandbox; when the sandbox speaks to the host, Egress decides.
 type Policy struct {
 	Egress  Direction // to whom the sandbox may open connections

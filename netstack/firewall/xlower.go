@@ -277,6 +277,7 @@ func (x *xlowering) policies() {
 
 func (x *xlowering) direction(what, side string, d Direction) {
 	for _, tool := range []string{ip4tables, ip6tables} {
+		x.own(tool, "filter", what, "-p 6 ! --syn -j DROP") // see lowering.direction
 		for _, r := range d.Rules {
 			for _, peer := range r.xpeers(tool, side) {
 				for _, ports := range r.xports() {
