@@ -1,0 +1,4 @@
+package driver
+
+// Branches are the options of aufs.
+var Branches = branches
