@@ -54,10 +54,14 @@ func interesting(a Arch, abis ...*abi) []uint32 {
 	const most = 1<<32 - 1
 	set := map[uint32]bool{}
 	for _, b := range abis {
-		if b != nil {
-			for _, n := range b.edges(0, most) {
-				set[n] = true
-			}
+		if b == nil {
+			continue
+		}
+		for _, n := range b.shifts() {
+			set[n] = true
+		}
+		for _, d := range b.decisions {
+			set[d.nr], set[d.nr+1] = true, true
 		}
 	}
 	low, high := uint32(0), uint32(most)

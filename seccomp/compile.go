@@ -5,6 +5,7 @@ package seccomp
 import (
 	"math"
 	"slices"
+	"sync"
 
 	"golang.org/x/net/bpf"
 )
@@ -38,14 +39,11 @@ func (p Policy) Compile() (*Program, error) {
 		}
 	}
 	g := newGraph()
-	code := emit(g, g.dispatch(p, q.abis))
-	if len(code) > maxInstructions {
-		return nil, &SizeError{Instructions: len(code), Limit: maxInstructions}
+	q.raw = emit(g, g.dispatch(p, q.abis))
+	if len(q.raw) > maxInstructions {
+		return nil, &SizeError{Instructions: len(q.raw), Limit: maxInstructions}
 	}
-	if q.raw, err = bpf.Assemble(code); err != nil {
-		return nil, err
-	}
-	q.code, q.bytes = code, pack(q.raw)
+	q.code, q.bytes = sync.OnceValue(func() []bpf.Instruction { return instructions(q.raw) }), pack(q.raw)
 	return q, nil
 }
 
@@ -98,35 +96,49 @@ func (g *graph) part(p Policy, b *abi, from, to uint32) []segment {
 func (g *graph) segments(b *abi, from, to uint32) (list []segment) {
 	g.big = b.arch.info().big
 	plain, newer := g.answer(b.otherwise), g.answer(b.newer)
-	edges := b.edges(from, to)
-	list = make([]segment, 0, len(edges))
-	next := 0
-	for _, at := range edges {
-		for next < len(b.decisions) && b.decisions[next].nr < at {
-			next++
+	between := func(nr uint32) node { // the answer to a number that there is no decision for
+		if isNewer(b.arch, nr, b.above) {
+			return newer
 		}
-		n := plain
-		switch {
-		case next < len(b.decisions) && b.decisions[next].nr == at:
-			n = g.decision(b.decisions[next])
-		case isNewer(b.arch, at, b.above):
-			n = newer
-		}
-		list = append(list, segment{at, n})
+		return plain
 	}
+	list = make([]segment, 0, 2*len(b.decisions)+5)
+	add := func(start uint32, n node) {
+		if k := len(list); k == 0 || list[k-1].node != n {
+			list = append(list, segment{start, n})
+		}
+	}
+	at := from
+	gap := func(until uint32) { // the numbers without a decision, up to the next one that has one
+		for _, edge := range b.shifts() {
+			if at < edge && edge < until {
+				add(at, between(at))
+				at = edge
+			}
+		}
+		if at < until {
+			add(at, between(at))
+		}
+	}
+	for _, d := range b.decisions {
+		if d.nr < from || d.nr > to {
+			continue
+		}
+		gap(d.nr)
+		add(d.nr, g.decision(d))
+		if at = d.nr + 1; d.nr == to {
+			return list
+		}
+	}
+	gap(to)
+	add(to, between(to))
 	return list
 }
 
-// edges are the numbers at which the answer may change, in their order.
-func (b *abi) edges(from, to uint32) []uint32 {
-	list := make([]uint32, 0, 2*len(b.decisions)+4)
-	list = append(list, from, b.above+1)
-	if first, last := b.arch.apartFrom(); last > 0 {
-		list = append(list, first, last+1)
-	}
-	for _, d := range b.decisions {
-		list = append(list, d.nr, d.nr+1)
-	}
-	slices.Sort(list)
-	return slices.DeleteFunc(slices.Compact(list), func(n uint32) bool { return n < from || n > to })
+// shifts are the numbers at which the answer to numbers without a decision may change, in their order.
+func (b *abi) shifts() [3]uint32 {
+	first, last := b.arch.apartFrom()
+	list := [3]uint32{b.above + 1, first, last + 1}
+	slices.Sort(list[:])
+	return list
 }

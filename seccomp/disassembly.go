@@ -18,9 +18,9 @@ import (
 //	4  load number
 //	5  if >= sched_yield (24) goto 60 else 6
 func (p *Program) String() string {
-	d := disassembly{p: p, holds: make([]held, len(p.code)+1)}
+	d := disassembly{p: p, holds: make([]held, len(p.code())+1)}
 	var b strings.Builder
-	for i, ins := range p.code {
+	for i, ins := range p.code() {
 		fmt.Fprintf(&b, "%3d  %s\n", i, d.line(i, ins))
 	}
 	return b.String()

@@ -281,7 +281,7 @@ func TestDockerAsLibseccomp(t *testing.T) {
 					p := DockerProfile().without(unknown)
 					f := p.Filter(target)
 					require.NoError(t, f.Err())
-					n := same(t, f.Program.code, theirs, []Arch{X86_64, I386, X32, ARM64, ARM, RISCV64, S390X, PPC64LE, LOONG64, MIPS64}, p, 1, names, name)
+					n := same(t, f.Program.code(), theirs, []Arch{X86_64, I386, X32, ARM64, ARM, RISCV64, S390X, PPC64LE, LOONG64, MIPS64}, p, 1, names, name)
 					t.Logf("%s on %v, %s: %d calls, %d instructions, libseccomp %d; it does not know %v", name, native, how, n, f.Program.Len(), len(theirs), unknown)
 				}
 			}

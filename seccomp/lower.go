@@ -43,6 +43,7 @@ func (p Policy) lowering() lowering {
 		total += len(list)
 	}
 	l.list = make([]ruleFor, 0, total+total/4) // multiplexers add some
+	l.sorted = make([]uint64, 0, cap(l.list))
 	return l
 }
 
@@ -70,6 +71,7 @@ type lowering struct {
 	arch        Arch
 	names       [][]namedCall
 	list        []ruleFor // of all calls, in the order of the rules
+	sorted      []uint64  // their keys
 	same        []ruleFor // of one call
 	above       uint32    // numbers above it are newer
 	multiplexed bool
@@ -78,11 +80,11 @@ type lowering struct {
 
 // ruleFor is a rule that names a call.
 type ruleFor struct {
-	nr       uint32
 	call     *call
-	explicit bool // by its own name, not that of a group
 	branches []branch
 	rule     int
+	nr       uint32
+	explicit bool // by its own name, not that of a group
 	through  bool // by way of a multiplexer
 	plain    bool // the rule has no condition, nor one that always holds
 }
@@ -127,12 +129,12 @@ func (l *lowering) collect(keys []uint64) []ruleFor {
 
 // keys are the numbers of the list in their order, each with its place in the list in the lower half.
 func (l *lowering) keys() []uint64 {
-	keys := make([]uint64, len(l.list))
-	for i, r := range l.list {
-		keys[i] = uint64(r.nr)<<32 | uint64(i)
+	l.sorted = l.sorted[:0]
+	for i := range l.list {
+		l.sorted = append(l.sorted, uint64(l.list[i].nr)<<32|uint64(i))
 	}
-	slices.Sort(keys)
-	return keys
+	slices.Sort(l.sorted)
+	return l.sorted
 }
 
 func (l *lowering) finish() (*abi, error) {

@@ -304,7 +304,7 @@ func TestDifferential(t *testing.T) {
 }
 
 func compareNaive(t testing.TB, r *rand.Rand, p Policy, program *Program, n int) int {
-	vm, err := bpf.NewVM(program.code)
+	vm, err := bpf.NewVM(program.code())
 	require.NoError(t, err)
 	for range n {
 		a, nr, args := randomCall(r, p)

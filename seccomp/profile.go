@@ -93,6 +93,7 @@ func (p *Profile) Policy(t Target) (Policy, error) {
 	if q.Arches, err = p.arches(t.Arch); err != nil {
 		return Policy{}, err
 	}
+	q.Rules = make([]Rule, 0, len(p.Syscalls)+1) // addENOSYS adds one
 	for i, r := range p.Syscalls {
 		rule, err := r.rule(t, fallback)
 		if err != nil {

@@ -200,7 +200,7 @@ func TestProfilesAsLibseccomp(t *testing.T) {
 		}
 		text, err := []byte(script(t, p, target)), error(nil)
 		require.NoError(t, err)
-		same(t, f.Program.code, theirs, f.Program.Arches(), p, seed, names, string(text))
+		same(t, f.Program.code(), theirs, f.Program.Arches(), p, seed, names, string(text))
 		done++
 	}
 	t.Logf("%d the same, %d with contradictions, %d that libseccomp refuses", done, refused, theirRefusal)

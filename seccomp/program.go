@@ -14,9 +14,9 @@ import (
 type Program struct {
 	policy Policy
 	abis   []*abi
-	code   []bpf.Instruction
 	raw    []bpf.RawInstruction
-	bytes  []byte // raw, as the kernel reads it; shared by all starts
+	code   func() []bpf.Instruction // raw, in the other form, made when it is first asked for
+	bytes  []byte                   // raw, as the kernel reads it; shared by all starts
 }
 
 // Policy gives what the program was compiled from.
@@ -38,7 +38,7 @@ func (p *Program) Len() int { return len(p.raw) }
 func (p *Program) Raw() []bpf.RawInstruction { return slices.Clone(p.raw) }
 
 // Instructions gives a copy of the program as golang.org/x/net/bpf writes it.
-func (p *Program) Instructions() []bpf.Instruction { return slices.Clone(p.code) }
+func (p *Program) Instructions() []bpf.Instruction { return slices.Clone(p.code()) }
 
 // SockFilter gives a copy of the program in the form of golang.org/x/sys/unix.
 func (p *Program) SockFilter() []unix.SockFilter {

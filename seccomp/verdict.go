@@ -13,7 +13,7 @@ import (
 // Verdict runs the program on golang.org/x/net/bpf's machine for one call and gives its answer. The number is that of [Arch.Number]; -1 is a call
 // that a tracer suppresses. Missing arguments are 0.
 func (p *Program) Verdict(a Arch, nr int, args ...uint64) Action {
-	vm, err := bpf.NewVM(p.code)
+	vm, err := bpf.NewVM(p.code())
 	if err != nil {
 		return 0 // Compile has assembled it, so there is none
 	}
