@@ -34,7 +34,7 @@ type graph struct {
 	big   bool   // arguments have their upper half first in what is being built
 }
 
-func newGraph() *graph { return &graph{nodes: make([]instruction, 0, 1024), known: make([]node, 2048)} }
+func newGraph() *graph { return &graph{nodes: make([]instruction, 0, 512), known: make([]node, 1024)} }
 
 func (g *graph) add(i instruction) node {
 	if 2*len(g.nodes) >= len(g.known) {
