@@ -364,7 +364,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	runtime.LockOSThread()
-	act := map[string]func() error{"victim": victim, "xvictim": xvictim}[os.Getenv("FIREWALL_TEST")]
+	act := map[string]func() error{"victim": victim, "xvictim": xvictim, "withoutNFTables": withoutNFTables}[os.Getenv("FIREWALL_TEST")]
 	if err := act(); err != nil {
 		fmt.Println(err)
 		os.Exit(1)

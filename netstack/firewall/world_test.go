@@ -160,6 +160,7 @@ type world struct {
 	t                      testing.TB
 	host, outside, web, db space
 	dir                    string
+	short                  bool // see wait
 }
 
 func newWorld(t testing.TB) *world {

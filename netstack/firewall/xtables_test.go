@@ -285,6 +285,7 @@ func xeverything(c []firewall.Card) firewall.Rules {
 
 // TestIPTablesOthers: the lines of others are the same while ours are there, and all is the same afterwards.
 func TestIPTablesOthers(t *testing.T) {
+	notInSoftware(t)
 	w := newWorld(t)
 	host := w.xhost()
 	w.xload()
