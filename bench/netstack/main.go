@@ -3,7 +3,7 @@
 // Netstack measures what a network of its own adds to the start of a sandbox, in a network namespace that stands for the host's: nothing is changed on the machine itself.
 //
 //	cd bench && go run ./netstack              starts with different networks, and containernetworking's plugins, where they are installed
-//	cd bench && go run ./netstack -many 1000   does setting up the last of so many take longer than the first?
+//	cd bench && go run ./netstack -many 1000   does setting up the last of so many take longer than the first? And by hand, with ip?
 //	cd bench && go run ./netstack -throughput 5s -n 9   through bridge and NAT, against the same made with ip and nft, by iperf3 (packages iperf3, iproute2, nftables)
 //	cd bench && go run ./netstack -limits 5s -n 3       are limits of bandwidth kept?
 //
@@ -136,33 +136,6 @@ func (b *bench) round(part plan.Primitive) (time.Duration, error) {
 		return 0, err
 	}
 	return d, c.Wait()
-}
-
-// many sets up so many sandboxes on one bridge, all at once there.
-func (b *bench) many(n int) error {
-	var all []*caisson.Cmd
-	defer func() {
-		for _, c := range all {
-			c.Process.Kill()
-		}
-		for _, c := range all {
-			c.Wait()
-		}
-	}()
-	times := make([]time.Duration, 0, n)
-	for range n {
-		begin := time.Now()
-		c, err := started(b.bridge())
-		if err != nil {
-			return fmt.Errorf("sandbox %d: %w", len(all)+1, err)
-		}
-		times, all = append(times, time.Since(begin)), append(all, c)
-		time.Sleep(time.Millisecond)
-	}
-	tenth := max(n/10, 1)
-	first, last := median(times[1:1+tenth]), median(times[n-tenth:])
-	fmt.Printf("of %d sandboxes on one bridge: the first tenth %.2f ms each, the last %.2f ms: %.2f times as long\n", n, ms(first), ms(last), float64(last)/float64(first))
-	return nil
 }
 
 func median(all []time.Duration) time.Duration {
