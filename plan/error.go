@@ -40,6 +40,10 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
+// ErrChanged is for the function of [Plan.TakeAt] or [Plan.AskAt] that finds the host other than it was when the start began ([Calls]): what the child has opened belongs to
+// it alone so far, and the start is made once more. Where that goes on, it is the error of the start.
+var ErrChanged = fmt.Errorf("the host has changed in this moment: %w", syscall.EAGAIN)
+
 // Unwrap gives Err.
 func (e *Error) Unwrap() error { return e.Err }
 

@@ -39,6 +39,21 @@ func (p *Plan) OpenFile(r *Run, s Step) (err error) {
 	return nil
 }
 
+// Next says that a child has come to its last call, and another one begins. For launchers.
+func (r *Run) Next() { r.second = true }
+
+// Renew opens what a child has spent anew, for a second one. For launchers.
+func (p *Plan) Renew(r *Run, s Step) error {
+	if s.Kind != StepOpen || !s.Action.spent {
+		return nil
+	}
+	if f := r.files[s.N]; f != nil {
+		r.files[s.N] = nil
+		f.Close()
+	}
+	return p.OpenFile(r, s)
+}
+
 // CloseFiles closes what was opened for this start, and gives back the memory of answers. For launchers.
 func (r *Run) CloseFiles() {
 	for i, f := range r.files {

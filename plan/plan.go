@@ -83,6 +83,7 @@ type Action struct {
 	owner  string
 	isOpen bool
 	open   int
+	spent  bool
 }
 
 // Run is the state of one start, seen by actions.
@@ -94,7 +95,12 @@ type Run struct {
 	values  map[any]any
 	answers []answer
 	copied  bool
+	second  bool
 }
+
+// Second reports, when calls of [Calls] are asked for, whether a first child of this start has made all calls but the last: it has found that the program is a
+// script, which is executed in another way. What it has left in files of the host is there.
+func (r *Run) Second() bool { return r.second }
 
 // File gives the descriptor that stands behind f in this start. It is nil until it has been opened, and closed when
 // the start has ended.
@@ -345,6 +351,15 @@ func (p *Plan) Open(name string, open func(*Run) (*os.File, error)) File {
 		short = name[i+len(" as "):]
 	}
 	return File{len(p.opens) - 1, short}
+}
+
+// Spent says that what the child does with f can be done once only, as attaching a mount. Where a start takes a second child, f is opened anew for it.
+func (p *Plan) Spent(f File) {
+	for i := range p.before {
+		if p.before[i].isOpen && p.before[i].open == f.n {
+			p.before[i].spent = true
+		}
+	}
 }
 
 // Before records an action of the parent before the clone.

@@ -205,16 +205,40 @@ func (s *start) failed(i int, err error) error {
 func (s *start) launch() (*Process, error) {
 	s.foresee()
 	for _, w := range s.ways() {
-		p, err := s.try(w)
+		p, err := s.settled(w)
 		if errors.Is(err, errScript) {
 			s.detour = true
-			p, err = s.try(w)
+			s.run.Next()
+			if err = s.renew(); err == nil {
+				p, err = s.settled(w)
+			}
 		}
 		if err == nil || !errors.Is(err, errNoClone) {
 			return p, err
 		}
 	}
 	return nil, s.failed(s.stepOf(plan.StepClone), syscall.ENOSYS)
+}
+
+// settled tries anew for as long as the host changes, within reason.
+func (s *start) settled(w way) (p *Process, err error) {
+	p, err = s.try(w)
+	for tries := 0; tries < 5 && errors.Is(err, plan.ErrChanged); tries++ {
+		if err = s.renew(); err == nil {
+			p, err = s.try(w)
+		}
+	}
+	return p, err
+}
+
+// renew opens what the first child has spent.
+func (s *start) renew() error {
+	for i, st := range s.steps {
+		if err := s.plan.Renew(s.run, st); err != nil {
+			return s.failed(i, err)
+		}
+	}
+	return nil
 }
 
 // try starts in one way. What the parent has done while the child waited is undone when the start fails.
