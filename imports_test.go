@@ -48,7 +48,8 @@ var below = map[string][]string{
 	"internal/initprog": {},
 	"plan":              {"internal/sys", "internal/nofile"},
 	"plan/plantest":     {"plan"},
-	"internal/mnt":      {"plan"},
+	"internal/procfs":   {},
+	"internal/mnt":      {"plan", "internal/procfs"},
 	"internal/launch":   {"plan", "internal/sys", "internal/dumpable", "internal/initprog"},
 	".":                 {"plan", "internal/launch", "internal/sys", "internal/initprog", "internal/pty"},
 }

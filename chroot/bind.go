@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -58,15 +57,12 @@ func (b Bind) Apply(p *plan.Plan) error {
 	private(p)
 	v := viewOf(p)
 	tree := clone(p, source{path: b.Source, file: b.File, recursive: !b.NonRecursive, slave: b.Propagation == Slave,
-		shared: b.Propagation == Shared, idmap: b.IDMap})
-	if attr := b.attributes(); attr != 0 {
-		p.Child(plan.Sources, mnt.SetAttrOf(tree, !b.NonRecursive, attr, 0))
-	}
+		shared: b.Propagation == Shared, idmap: b.IDMap, isDir: isDir, target: b.Target}, mnt.Tree{Set: b.attributes()})
 	at := v.place(p, b.Target, pointKind(isDir))
 	v.cover(b.Target)
 	p.Child(plan.Mounts, at.Onto(p, tree)...)
 	if !b.NonRecursive {
-		hideProcesses(p, tree, b.path(), b.Target)
+		hideProcesses(p, tree, source{path: b.Source, file: b.File}.now(), b.Target)
 	}
 	return nil
 }
@@ -86,20 +82,6 @@ func (b Bind) isDir() (bool, error) {
 		return false, fmt.Errorf("%q is a symbolic link: %w", b.File.Name(), syscall.ELOOP)
 	}
 	return st.IsDir(), nil
-}
-
-// path is where the source is now.
-func (b Bind) path() string {
-	if b.File == nil {
-		return b.Source
-	}
-	fd, err := duplicate(b.File)
-	if err != nil {
-		return ""
-	}
-	defer unix.Close(fd)
-	name, _ := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
-	return name
 }
 
 func (b Bind) attributes() (attr uint64) {
@@ -153,8 +135,7 @@ func (d Device) Apply(p *plan.Plan) error {
 		return fmt.Errorf("%q is not a device: %w", d.Path, syscall.EINVAL)
 	}
 	private(p)
-	node := clone(p, source{path: d.Path})
-	p.Child(plan.Sources, mnt.SetAttrOf(node, false, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, unix.MOUNT_ATTR_NODEV))
+	node := clone(p, source{path: d.Path, target: at}, mnt.Tree{Set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, Clear: unix.MOUNT_ATTR_NODEV})
 	p.Late(func() error {
 		point := viewOf(p).place(p, at, file)
 		p.Child(plan.Mounts, point.Make...)

@@ -5,6 +5,7 @@ package chroot
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"syscall"
@@ -24,14 +25,33 @@ type source struct {
 	slave, shared bool
 	early         bool // anyone can reach it
 	idmap         *os.File
+
+	isDir  bool
+	target string // in the sandbox
+	old    bool   // there is no mount_setattr
 }
 
-// clone opens a detached copy of the tree. What only the host's own namespaces allow is done by the parent: a descriptor leads
-// to a mount of the host's mount namespace, from which the child cannot copy; nor could it become a peer of the host's mounts,
-// or see file systems with other ids.
-func clone(p *plan.Plan, s source) plan.Arg {
-	if s.file != nil || s.slave || s.shared || s.idmap != nil {
-		return plan.FD(p.Open("a detached mount of "+s.name()+" as mount", func(*plan.Run) (*os.File, error) { return s.open() }))
+// clone opens a detached copy of the tree, with the attributes. What only the host's own namespaces allow is done by the parent.
+func clone(p *plan.Plan, s source, attributes mnt.Tree) plan.Arg {
+	v := mnt.ViewOf(p)
+	s.old = v.NoSetAttr()
+	t := attributes
+	t.Mount, t.Path, t.Dir, t.Recursive, t.Target = s.detached(p), s.now, s.isDir, s.recursive, s.target
+	if s.old && s.byParent() && !s.shared {
+		t.Propagation = s.propagation()
+	}
+	return v.Restrict(p, t)
+}
+
+// byParent: a descriptor leads to a mount of the host's mount namespace, from which the child cannot copy; nor could it become a peer of the host's mounts, or
+// see file systems with other ids.
+func (s source) byParent() bool { return s.file != nil || s.slave || s.shared || s.idmap != nil }
+
+func (s source) detached(p *plan.Plan) plan.Arg {
+	if s.byParent() {
+		f := p.Open("a detached mount of "+s.name()+" as mount", func(*plan.Run) (*os.File, error) { return s.open() })
+		p.Spent(f)
+		return plan.FD(f)
 	}
 	tree, op := p.Slot(), mnt.Clone(s.path)
 	if !s.recursive {
@@ -42,6 +62,34 @@ func clone(p *plan.Plan, s source) plan.Arg {
 	}
 	p.Child(plan.Sources, op)
 	return plan.Saved(tree)
+}
+
+// now is where the source is now.
+func (s source) now() string {
+	name := s.path
+	if s.file != nil {
+		fd, err := duplicate(s.file)
+		if err != nil {
+			return ""
+		}
+		defer unix.Close(fd)
+		name, _ = os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+		return name
+	}
+	if real, err := filepath.EvalSymlinks(name); err == nil {
+		name = real
+	}
+	if abs, err := filepath.Abs(name); err == nil {
+		name = abs
+	}
+	return name
+}
+
+func (s source) propagation() uint64 {
+	if s.slave {
+		return unix.MS_SLAVE
+	}
+	return unix.MS_PRIVATE
 }
 
 func (s source) name() string {
@@ -107,12 +155,12 @@ func duplicate(f *os.File) (fd int, err error) {
 }
 
 func (s source) setAttr(tree int) error {
-	a := unix.MountAttr{}
-	if !s.slave && !s.shared {
-		a.Propagation = unix.MS_PRIVATE
+	if s.old && s.idmap == nil { // done later, see mnt.Tree
+		return nil
 	}
-	if s.slave {
-		a.Propagation = unix.MS_SLAVE
+	a := unix.MountAttr{}
+	if !s.shared {
+		a.Propagation = s.propagation()
 	}
 	if s.idmap != nil {
 		ns, err := duplicate(s.idmap)
@@ -134,10 +182,10 @@ func (s source) attrError(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case s.old:
+		return s.fail("mount_setattr", &unsupported{"mounts with other ids need Linux 5.12", err}, "")
 	case s.idmap != nil && err == syscall.EINVAL:
 		return s.fail("mount_setattr", &unsupported{"a file system in it cannot be mounted with other ids", err}, "")
-	case err == syscall.ENOSYS:
-		return s.fail("mount_setattr", &unsupported{"needs Linux 5.12", err}, "")
 	}
 	return s.fail("mount_setattr", err, hintFor(err, syscall.EPERM, "needs CAP_SYS_ADMIN on the host; and the namespace must not be the host's own user namespace"))
 }

@@ -48,8 +48,14 @@ func (f File) Apply(p *plan.Plan) error {
 	copied, fd := p.Slot(), p.Slot()
 	name := strings.TrimPrefix(plan.Saved(fd).String(), "$") // no other file of the plan has it
 	p.Child(plan.Sources, f.write(p, store, fd, name, uint32(mode))...)
-	p.Child(plan.Root, mnt.CloneAt(plan.Saved(store), name, unix.AT_SYMLINK_NOFOLLOW).Save(copied))
-	if f.ReadOnly {
+	take := mnt.CloneAt(plan.Saved(store), name, unix.AT_SYMLINK_NOFOLLOW).Save(copied)
+	p.Child(plan.Root, take)
+	switch {
+	case f.ReadOnly && v.NoSetAttr(): // what is attached can be mounted anew, and copied once more
+		p.Child(plan.Root, mnt.AttachAt(plan.Saved(copied), plan.Saved(store), name))
+		p.Child(plan.Root, mnt.RemountIn(p, store, name, noFiles|unix.MOUNT_ATTR_RDONLY)...)
+		p.Child(plan.Root, take)
+	case f.ReadOnly:
 		p.Child(plan.Root, mnt.SetAttr(copied, false, unix.MOUNT_ATTR_RDONLY, 0))
 	}
 	p.Child(plan.Mounts, at.Onto(p, plan.Saved(copied))...)
@@ -101,11 +107,10 @@ func (d Dir) Apply(p *plan.Plan) error {
 	at := viewOf(p).place(p, d.Path, directory)
 	last := len(at.Make) - 1
 	p.Child(plan.Mounts, at.Make[:last]...)
-	p.Child(plan.Mounts,
-		plan.Call("mkdirat", unix.SYS_MKDIRAT, at.Dir, plan.Str(at.Name), plan.Octal(mode)).Tolerate(syscall.EEXIST).
-			Hint(syscall.EROFS, readOnlyHint),
-		mnt.OpenPath(at.Dir, at.Name, unix.O_DIRECTORY, unix.RESOLVE_NO_MAGICLINKS).
-			Hint(syscall.ENOTDIR, "something is there that is no directory"))
+	p.Child(plan.Mounts, plan.Call("mkdirat", unix.SYS_MKDIRAT, at.Dir, plan.Str(at.Name), plan.Octal(mode)).Tolerate(syscall.EEXIST).
+		Hint(syscall.EROFS, readOnlyHint))
+	p.Child(plan.Mounts, viewOf(p).Look(p, mnt.Lookup{Dir: at.Dir, Name: at.Name, Flags: unix.O_DIRECTORY, Resolve: unix.RESOLVE_NO_MAGICLINKS,
+		Hints: func(o plan.Op) plan.Op { return o.Hint(syscall.ENOTDIR, "something is there that is no directory") }})...)
 	return nil
 }
 
@@ -126,7 +131,12 @@ func (s Symlink) Apply(p *plan.Plan) error {
 	private(p)
 	at := viewOf(p).place(p, s.Path, directory)
 	p.Child(plan.Mounts, at.Make[:len(at.Make)-1]...)
-	p.Child(plan.Mounts, plan.Call("symlinkat", unix.SYS_SYMLINKAT, plan.Str(s.Target), at.Dir, plan.Str(at.Name)).
-		Hint(syscall.EROFS, readOnlyHint))
+	link := plan.Call("symlinkat", unix.SYS_SYMLINKAT, plan.Str(s.Target), at.Dir, plan.Str(at.Name))
+	p.Child(plan.Mounts, plan.Calls(link.String(), func(r *plan.Run) ([]plan.Op, error) {
+		if r.Second() { // the first child may have made it
+			return []plan.Op{link.Tolerate(syscall.EEXIST)}, nil
+		}
+		return []plan.Op{link}, nil
+	}).Hint(syscall.EROFS, readOnlyHint))
 	return nil
 }

@@ -30,7 +30,5 @@ func (h Host) Apply(p *plan.Plan) error {
 	if err := h.Propagation.later(h.Propagation == Slave); err != nil {
 		return err
 	}
-	return pivot(p, "/", h.Propagation, func(tree plan.Arg) []plan.Op {
-		return []plan.Op{mnt.SetAttrOf(tree, true, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, 0).Early()}
-	})
+	return pivot(p, "/", h.Propagation, mnt.Tree{Set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Early: true})
 }

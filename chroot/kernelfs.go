@@ -123,7 +123,7 @@ func (c Cgroupfs) Apply(p *plan.Plan) error {
 		h.record(p, root, attr)
 	}
 	if len(hierarchies) > 0 {
-		p.Child(plan.Seal, mnt.SetAttr(root, false, unix.MOUNT_ATTR_RDONLY, 0))
+		mnt.ViewOf(p).SealTop(p, plan.Saved(root))
 	}
 	return nil
 }

@@ -31,15 +31,6 @@ func DockerMasks() Mask {
 		"/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware"}
 }
 
-// ReadOnly makes files and directories of the sandbox read-only, with all that is mounted below them. What does not exist is passed
-// over. The paths are absolute, in the sandbox, and resolved as those of a [Mask].
-type ReadOnly []string
-
-// DockerReadOnly are the paths that Docker makes read-only by default.
-func DockerReadOnly() ReadOnly {
-	return ReadOnly{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
-}
-
 func targets(names []string) (err error) {
 	for _, name := range names {
 		err = errors.Join(err, target(name))
@@ -107,11 +98,16 @@ func (v *view) maskAll(p *plan.Plan) error {
 	store, err := v.store(p, &v.masks, func(s plan.Slot) {
 		p.Child(plan.Sources,
 			plan.Call("mknodat", unix.SYS_MKNODAT, plan.Saved(s), plan.Str("file"), plan.Number(unix.S_IFREG|0o444, "S_IFREG|0444"), plan.Int(0)),
-			mnt.Mkdir(s, "dir", 0o555),
-			mnt.SetAttr(s, false, unix.MOUNT_ATTR_RDONLY, 0))
+			mnt.Mkdir(s, "dir", 0o555))
+		if !v.NoSetAttr() {
+			p.Child(plan.Sources, mnt.SetAttr(s, false, unix.MOUNT_ATTR_RDONLY, 0))
+		}
 	})
 	if err != nil {
 		return err
+	}
+	if v.NoSetAttr() { // it is attached now
+		p.Child(plan.Root, mnt.RemountIn(p, store, ".", noFiles|unix.MOUNT_ATTR_RDONLY)...)
 	}
 	file, dir := &empty{name: "file"}, &empty{name: "dir"}
 	var unknown []string
@@ -130,7 +126,7 @@ func (v *view) maskAll(p *plan.Plan) error {
 		at, rest, own := v.find(name)
 		f, makeFile := file.source(p, store)
 		d, makeDir := dir.source(p, store)
-		p.Child(plan.Seal, coverUnknown(p, makeFile, makeDir, at, rest, resolveFor(name, own), f, d)...)
+		p.Child(plan.Seal, v.coverUnknown(p, makeFile, makeDir, at, rest, resolveFor(name, own), f, d)...)
 	}
 	return nil
 }
@@ -159,17 +155,16 @@ func (v *view) maskKnown(p *plan.Plan, store plan.Slot, e *empty, name string) {
 }
 
 // coverUnknown opens what is there, so that it cannot be exchanged, and asks whether it is a directory.
-func coverUnknown(p *plan.Plan, file, dir []plan.Op, at plan.Arg, name string, resolve uint64, f, d plan.Slot) []plan.Op {
+func (v *view) coverUnknown(p *plan.Plan, file, dir []plan.Op, at plan.Arg, name string, resolve uint64, f, d plan.Slot) []plan.Op {
 	t := p.Slot()
 	file = append(file, mnt.AttachAt(plan.Saved(f), plan.Saved(t), ""))
 	dir = append(dir, mnt.AttachAt(plan.Saved(d), plan.Saved(t), ""),
 		plan.Call("close", unix.SYS_CLOSE, plan.Int(-1)).Tolerate(syscall.EBADF).Skip(len(file))) // go on behind the file
-	look := []plan.Op{
-		mnt.OpenPath(at, name, 0, resolve).Save(t).Tolerate(syscall.ENOENT).Skip(1+len(dir)+len(file)).Hint(syscall.ELOOP, linkHint),
-		mnt.OpenPath(plan.Saved(t), ".", unix.O_DIRECTORY, 0).Tolerate(syscall.ENOTDIR).Skip(len(dir)),
-	}
-	return slices.Concat(look, dir, file)
+	look := v.Open(p, mnt.Lookup{Dir: at, Name: name, Resolve: resolve, Into: t, Absent: 1 + len(dir) + len(file), Hints: linkHints})
+	return slices.Concat(look, []plan.Op{v.IsDirectory(plan.Saved(t)).Tolerate(syscall.ENOTDIR).Skip(len(dir))}, dir, file)
 }
+
+func linkHints(o plan.Op) plan.Op { return o.Hint(syscall.ELOOP, linkHint) }
 
 const linkHint = "a symbolic link in /proc or /sys, a loop of links, or a way through /proc/PID/fd or the like"
 
@@ -179,45 +174,4 @@ func resolveFor(name string, own bool) uint64 {
 		return unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
 	}
 	return unix.RESOLVE_NO_MAGICLINKS
-}
-
-// Apply implements plan.Primitive.
-func (r ReadOnly) Apply(p *plan.Plan) error {
-	if err := targets(r); err != nil {
-		return err
-	}
-	private(p)
-	v := viewOf(p)
-	p.Late(func() error {
-		for _, name := range r {
-			dir, rest, own := v.find(name)
-			if _, known := v.ownKind(name); known {
-				p.Child(plan.Seal, sealKnown(p, dir, rest)...)
-			} else {
-				p.Child(plan.Seal, sealUnknown(p, dir, rest, resolveFor(name, own))...)
-			}
-		}
-		return nil
-	})
-	return nil
-}
-
-// sealKnown mounts what is there over itself, read-only.
-func sealKnown(p *plan.Plan, dir plan.Arg, name string) []plan.Op {
-	c := p.Slot()
-	return []plan.Op{
-		mnt.CloneAt(dir, name, unix.AT_RECURSIVE|unix.AT_SYMLINK_NOFOLLOW).Save(c).Tolerate(syscall.ENOENT).Skip(2),
-		mnt.SetAttr(c, true, unix.MOUNT_ATTR_RDONLY, 0),
-		mnt.AttachAt(plan.Saved(c), dir, name),
-	}
-}
-
-func sealUnknown(p *plan.Plan, dir plan.Arg, name string, resolve uint64) []plan.Op {
-	t, c := p.Slot(), p.Slot()
-	return []plan.Op{
-		mnt.OpenPath(dir, name, 0, resolve).Save(t).Tolerate(syscall.ENOENT).Skip(3).Hint(syscall.ELOOP, linkHint),
-		mnt.CloneAt(plan.Saved(t), "", unix.AT_RECURSIVE).Save(c),
-		mnt.SetAttr(c, true, unix.MOUNT_ATTR_RDONLY, 0),
-		mnt.AttachAt(plan.Saved(c), plan.Saved(t), ""),
-	}
 }

@@ -50,7 +50,7 @@ func hideProcesses(p *plan.Plan, tree plan.Arg, directory, target string) {
 		names, err := v.procMounts(directory)
 		for _, name := range names {
 			if !covers(v.mounted[before:], filepath.Join(target, name)) {
-				p.Child(plan.Seal, hide(p, tree, name, directory == "/")...)
+				p.Child(plan.Seal, v.hide(p, tree, name, directory == "/")...)
 			}
 		}
 		return err
@@ -58,15 +58,16 @@ func hideProcesses(p *plan.Plan, tree plan.Arg, directory, target string) {
 }
 
 // hide puts an empty directory over what is at name in the tree. In a directory that others may write to, one that has gone may have been renamed.
-func hide(p *plan.Plan, tree plan.Arg, name string, mayGo bool) []plan.Op {
+func (v *view) hide(p *plan.Plan, tree plan.Arg, name string, mayGo bool) []plan.Op {
 	m, t := p.Slot(), p.Slot()
 	p.Child(plan.Sources, mnt.New(p, "tmpfs", m, noFiles|unix.MOUNT_ATTR_RDONLY, mnt.Option{Key: "mode", Value: "555"})...)
-	find := mnt.OpenPath(tree, name, 0, unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_NO_SYMLINKS).Save(t).
-		Hint(syscall.ENOENT, "the procfs that the host had mounted there when the plan was made has gone: make the plan anew")
+	find := mnt.Lookup{Dir: tree, Name: name, Resolve: unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_SYMLINKS, Into: t, Hints: func(o plan.Op) plan.Op {
+		return o.Hint(syscall.ENOENT, "the procfs that the host had mounted there when the plan was made has gone: make the plan anew")
+	}}
 	if mayGo {
-		find = find.Tolerate(syscall.ENOENT).Skip(1)
+		find.Absent = 1
 	}
-	return []plan.Op{find, mnt.AttachAt(plan.Saved(m), plan.Saved(t), "")}
+	return append(v.Open(p, find), mnt.AttachAt(plan.Saved(m), plan.Saved(t), ""))
 }
 
 // procMounts gives the places below a directory on which the host has mounted procfs; not the directory itself, which is shown on purpose, and nothing

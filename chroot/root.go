@@ -38,18 +38,11 @@ func (r Pivot) Apply(p *plan.Plan) error {
 		return err
 	}
 	p.Before(plan.Action{Name: fmt.Sprintf("stat %q", r.Dir), Do: func(*plan.Run) error { return isDirectory(r.Dir) }})
-	return pivot(p, r.Dir, r.Propagation, func(tree plan.Arg) []plan.Op {
-		if !r.ReadOnly {
-			return nil
-		}
-		// The topmost mount stays writable until the mount points have been made.
-		p.Child(plan.Seal, mnt.SetAttrOf(tree, false, unix.MOUNT_ATTR_RDONLY, 0))
-		ops := []plan.Op{mnt.SetAttrOf(tree, true, unix.MOUNT_ATTR_RDONLY, 0)}
-		if !readOnly(r.Dir) {
-			ops = append(ops, mnt.SetAttrOf(tree, false, 0, unix.MOUNT_ATTR_RDONLY))
-		}
-		return ops
-	})
+	if !r.ReadOnly {
+		return pivot(p, r.Dir, r.Propagation, mnt.Tree{})
+	}
+	// The topmost mount stays writable until the mount points have been made.
+	return pivot(p, r.Dir, r.Propagation, mnt.Tree{Set: unix.MOUNT_ATTR_RDONLY, KeepTop: !readOnly(r.Dir)})
 }
 
 // Chroot makes a directory the root of the sandbox by the historic call, chroot(2). It is not isolation: the call changes what "/" means to
@@ -95,7 +88,7 @@ func isDirectory(name string) error {
 }
 
 // pivot records the change of the root.
-func pivot(p *plan.Plan, dir string, kind Propagation, attributes func(tree plan.Arg) []plan.Op) error {
+func pivot(p *plan.Plan, dir string, kind Propagation, attributes mnt.Tree) error {
 	if err := p.Claim(plan.RootDir); err != nil {
 		return err
 	}
@@ -103,8 +96,10 @@ func pivot(p *plan.Plan, dir string, kind Propagation, attributes func(tree plan
 		return err
 	}
 	private(p)
-	tree := clone(p, source{path: dir, recursive: true, slave: kind == Slave, early: dir == "/"})
-	p.Child(plan.Sources, attributes(tree)...)
+	tree := clone(p, source{path: dir, recursive: true, slave: kind == Slave, early: dir == "/", isDir: true, target: "/"}, attributes)
+	if attributes.Set == unix.MOUNT_ATTR_RDONLY {
+		mnt.ViewOf(p).SealTop(p, tree)
+	}
 	hideProcesses(p, tree, dir, "/")
 	mnt.ChangeRoot(p, func() {
 		p.Child(plan.Root, mnt.Enter(tree)...)

@@ -7,29 +7,16 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 
-	"github.com/caisson-dev/caisson/internal/procfs"
+	"github.com/caisson-dev/caisson/internal/mnt"
 )
 
 // Mounts gives the mount table of a process, as the process sees it, in the order of mounting (proc_pid_mountinfo(5)). pid is
 // a number of the caller's pid namespace, as Cmd.Process has it. A process that has ended is an [*Error] with ENOENT, ESRCH or EINVAL; a process
 // of another user may be EACCES.
 func Mounts(pid int) ([]mountinfo.Info, error) {
-	proc, err := procfs.Open()
-	if err != nil {
-		return nil, &Error{Op: "open", Path: "/proc", Err: err}
-	}
-	defer proc.Close()
-	text, err := proc.ReadProcess(pid, "mountinfo")
+	all, err := mnt.TableOf(pid)
 	if err != nil {
 		return nil, &Error{Op: "read the mount table", Err: err}
-	}
-	list, err := mountinfo.GetMountsFromReader(strings.NewReader(text), nil)
-	if err != nil {
-		return nil, &Error{Op: "read the mount table", Err: err}
-	}
-	all := make([]mountinfo.Info, len(list))
-	for i, m := range list {
-		all[i] = *m
 	}
 	return all, nil
 }

@@ -407,12 +407,13 @@ func TestNothingIsLeft(t *testing.T) {
 			continue
 		}
 		c, err := launch.Start(t.Context(), p, cmd, launch.Options{Fault: i + 1})
-		if err == nil { // it was passed over: this kernel has no such file
+		if err == nil { // it was passed over: this kernel has no such file, or the root no such link
+			if lacksOpenat2() && (strings.Contains(s.String(), "openat2(") || strings.HasPrefix(s.String(), "readlinkat(")) {
+				end(t, c)
+				continue
+			}
 			require.Contains(t, []string{"chroot.Mask", "chroot.ReadOnly"}, s.Primitive, "step %d, %v, failed unnoticed", i+1, s)
-			var ws unix.WaitStatus
-			_, err := unix.Wait4(c.PID, &ws, 0, nil)
-			require.NoError(t, err)
-			require.NoError(t, c.Release())
+			end(t, c)
 		}
 	}
 	require.Equal(t, before, hostState(t))
@@ -427,4 +428,12 @@ func hostState(t *testing.T) string {
 	fds, err := os.ReadDir("/proc/self/fd")
 	require.NoError(t, err)
 	return fmt.Sprintf("%s %d descriptors", b, len(fds))
+}
+
+func end(t *testing.T, c *launch.Process) {
+	t.Helper()
+	var ws unix.WaitStatus
+	_, err := unix.Wait4(c.PID, &ws, 0, nil)
+	require.NoError(t, err)
+	require.NoError(t, c.Release())
 }

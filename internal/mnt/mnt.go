@@ -26,7 +26,8 @@ var treeFlags = []plan.Flag{{Bits: unix.OPEN_TREE_CLONE, Name: "OPEN_TREE_CLONE"
 var moveFlags = []plan.Flag{{Bits: unix.MOVE_MOUNT_F_EMPTY_PATH, Name: "MOVE_MOUNT_F_EMPTY_PATH"},
 	{Bits: unix.MOVE_MOUNT_T_EMPTY_PATH, Name: "MOVE_MOUNT_T_EMPTY_PATH"}}
 
-var mountFlags = []plan.Flag{{Bits: unix.MS_REC, Name: "MS_REC"}, {Bits: unix.MS_PRIVATE, Name: "MS_PRIVATE"}}
+var mountFlags = []plan.Flag{{Bits: unix.MS_REC, Name: "MS_REC"}, {Bits: unix.MS_PRIVATE, Name: "MS_PRIVATE"},
+	{Bits: unix.MS_SLAVE, Name: "MS_SLAVE"}}
 
 // call is a call that older kernels do not have.
 func call(name, since string, trap uintptr, args ...plan.Arg) plan.Op {
@@ -124,11 +125,15 @@ func AttachAt(mount, dir plan.Arg, name string) plan.Op {
 
 // OpenPath opens what is at name in the directory behind dir, as a place only (O_PATH, openat2(2)).
 func OpenPath(dir plan.Arg, name string, flags, resolve uint64) plan.Op {
+	return openat2(dir, name, flags, resolve).Hint(syscall.ENOSYS, "needs Linux 5.6, or an outer filter of system calls hides it")
+}
+
+func openat2(dir plan.Arg, name string, flags, resolve uint64) plan.Op {
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | flags, Resolve: resolve}
 	size := int(unsafe.Sizeof(how))
 	b := slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&how)), size))
 	text := "{" + plan.FlagText(how.Flags, openFlags) + ", " + plan.FlagText(resolve, resolveFlags) + "}"
-	return call("openat2", "5.6", unix.SYS_OPENAT2, dir, plan.Str(name), plan.Struct(text, b), plan.Int(size))
+	return plan.Call("openat2", unix.SYS_OPENAT2, dir, plan.Str(name), plan.Struct(text, b), plan.Int(size))
 }
 
 var openFlags = []plan.Flag{{Bits: unix.O_PATH, Name: "O_PATH"}, {Bits: unix.O_DIRECTORY, Name: "O_DIRECTORY"},

@@ -45,7 +45,9 @@ func needsRoot(p *plan.Plan) error {
 func ChangeRoot(p *plan.Plan, f func()) {
 	p.Late(func() error {
 		p.Late(func() error {
-			ViewOf(p).Rooted = true
+			v := ViewOf(p)
+			v.Rooted = true
+			v.restrict(p)
 			f()
 			return nil
 		})

@@ -5,6 +5,7 @@ package mnt
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -21,6 +22,9 @@ type View struct {
 	own map[string]plan.Slot
 
 	Rooted bool // the calls that change the root have been recorded
+
+	lacks lacking // what the kernel does not have
+	trees []Tree  // to be restricted without mount_setattr
 }
 
 type viewKey struct{}
@@ -29,7 +33,7 @@ type viewKey struct{}
 func ViewOf(p *plan.Plan) *View {
 	v, ok := p.Value(viewKey{}).(*View)
 	if !ok {
-		v = &View{own: map[string]plan.Slot{}}
+		v = &View{own: map[string]plan.Slot{}, lacks: probe()}
 		p.Set(viewKey{}, v)
 	}
 	return v
@@ -68,6 +72,7 @@ type Place struct {
 	Name string
 
 	target string // the whole path
+	view   *View
 }
 
 // Place finds target, and makes what is missing of it: a directory, or a file. A symbolic link of the root is followed, which ends
@@ -76,15 +81,12 @@ func (v *View) Place(p *plan.Plan, target string, isDir bool) Place {
 	dir, rest, _ := v.Find(target)
 	parents := strings.Split(strings.TrimPrefix(rest, "/"), "/")
 	last := len(parents) - 1
-	where := Place{target: target, Dir: dir, Name: rest[:len(rest)-len(strings.TrimPrefix(rest, "/"))] + parents[0]}
+	where := Place{target: target, view: v, Dir: dir, Name: rest[:len(rest)-len(strings.TrimPrefix(rest, "/"))] + parents[0]}
 	for i := range parents {
 		if i > 0 {
 			above := rest[:len(rest)-len(strings.Join(parents[i:], "/"))-1]
 			at := p.Slot()
-			where.Make = append(where.Make, OpenPath(dir, above, unix.O_DIRECTORY, unix.RESOLVE_NO_MAGICLINKS).Save(at).
-				Hint(syscall.ENOENT, "a symbolic link on the way to the mount point leads nowhere").
-				Hint(syscall.ENOTDIR, "a file is on the way to the mount point").
-				Hint(syscall.ELOOP, "the way to the mount point is a loop of symbolic links, or leads through /proc/PID/fd or the like"))
+			where.Make = append(where.Make, v.Open(p, Lookup{Dir: dir, Name: above, Flags: unix.O_DIRECTORY, Resolve: unix.RESOLVE_NO_MAGICLINKS, Into: at, Hints: wayHints})...)
 			where.Dir, where.Name = plan.Saved(at), parents[i]
 		}
 		where.Make = append(where.Make, MakePoint(where.Dir, where.Name, isDir || i < last))
@@ -92,15 +94,22 @@ func (v *View) Place(p *plan.Plan, target string, isDir bool) Place {
 	return where
 }
 
+func wayHints(o plan.Op) plan.Op {
+	return o.Hint(syscall.ENOENT, "a symbolic link on the way to the mount point leads nowhere").
+		Hint(syscall.ENOTDIR, "a file is on the way to the mount point").
+		Hint(syscall.ELOOP, "the way to the mount point is a loop of symbolic links, or leads through /proc/PID/fd or the like")
+}
+
 // Onto makes the mount point and puts a detached mount onto it. The last word may be a symbolic link of the root, too, and no magic link: so it is
 // opened, and what has been opened is mounted on.
 func (at Place) Onto(p *plan.Plan, mount plan.Arg) []plan.Op {
 	t := p.Slot()
 	wrongKind := fmt.Sprintf("one of %q and what is mounted there is a directory and the other is not", at.target)
-	return append(at.Make[:len(at.Make):len(at.Make)],
-		OpenPath(at.Dir, at.Name, 0, unix.RESOLVE_NO_MAGICLINKS).Save(t).
-			Hint(syscall.ENOENT, "the mount point is a symbolic link that leads nowhere").
-			Hint(syscall.ELOOP, "the mount point is a loop of symbolic links, or leads through /proc/PID/fd or the like"),
+	open := at.view.Open(p, Lookup{Dir: at.Dir, Name: at.Name, Resolve: unix.RESOLVE_NO_MAGICLINKS, Into: t, Hints: func(o plan.Op) plan.Op {
+		return o.Hint(syscall.ENOENT, "the mount point is a symbolic link that leads nowhere").
+			Hint(syscall.ELOOP, "the mount point is a loop of symbolic links, or leads through /proc/PID/fd or the like")
+	}})
+	return append(slices.Concat(at.Make, open),
 		moveMount(mount, plan.Saved(t), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH).
 			Hint(syscall.EINVAL, wrongKind).Hint(syscall.ENOTDIR, wrongKind))
 }
