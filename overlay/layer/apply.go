@@ -24,6 +24,7 @@ type unpacker struct {
 	tar      *tar.Reader
 	entry    string              // under way
 	made     map[uint64]struct{} // keys of what this layer has put there: whiteouts do not concern it
+	kept     int                 // bytes of attributes of directories
 	implied  int64               // directories that no entry has named
 	deleting bool                // a directory as such, and not only what is in it
 	totals   Totals
@@ -143,8 +144,7 @@ func (u *unpacker) one(h *tar.Header) error {
 			return refuse(IsRoot, "")
 		}
 		m.existed = true
-		u.tree.root.meta = m
-		return nil
+		return u.describe(u.tree.root, m)
 	}
 	dir, err := u.tree.lookup(p.dir)
 	if err != nil {

@@ -33,11 +33,10 @@ func (u *unpacker) directory(m *meta, dir *node, name string, key uint64) error 
 	if err != nil {
 		return err
 	}
-	n.meta = m
-	if covered {
-		return u.opaque(n)
+	if err := u.describe(n, m); err != nil || !covered {
+		return err
 	}
-	return nil
+	return u.opaque(n)
 }
 
 // takeOver keeps a directory and replaces anything else by one. Where that was a whiteout of the kernel's, the directory must go on to cover
@@ -72,14 +71,14 @@ func (u *unpacker) regular(h *tar.Header, m *meta, dir *node, name string, key u
 	}
 	u.made[key] = struct{}{}
 	u.totals.Files++
-	j := &job{dir: dir, fd: fd, name: name, entry: h.Name, key: key, meta: m, size: h.Size}
+	j := &job{dir: dir, fd: fd, name: strings.Clone(name), entry: strings.Clone(h.Name), key: key, meta: m, size: h.Size}
 	if u.in.file != nil && h.Size >= blockSize && !isSparse(h) {
 		j.from, j.at = u.in.file, u.in.pos
 		u.totals.Bytes += h.Size
 		u.crew.start(j)
 		return u.ctx.Err()
 	}
-	if h.Size <= small {
+	if h.Size <= small && len(h.Name)+m.weight() <= small/8 { // a header can be a megabyte
 		j.small = true
 		if j.data, err = u.fill(u.crew.room(int(h.Size))); err != nil {
 			return err

@@ -40,6 +40,26 @@ func (u *unpacker) metaOf(h *tar.Header) (*meta, error) {
 	return m, err
 }
 
+// weight is what the attributes take of memory.
+func (m *meta) weight() (n int) {
+	for _, a := range m.attrs {
+		n += len(a.name) + len(a.value)
+	}
+	return n
+}
+
+// describe notes what a directory is to be like in the end. There may be millions of them.
+func (u *unpacker) describe(n *node, m *meta) error {
+	if n.meta != nil {
+		u.kept -= n.meta.weight()
+	}
+	n.meta = m
+	if u.kept += m.weight(); u.kept > attrsKept {
+		return refuse(IsBadAttr, "too many of directories")
+	}
+	return nil
+}
+
 // set describes an open file or directory, which is now like st.
 func (m *meta) set(fd int, st *unix.Stat_t) error {
 	chowned := m.foreign(st)

@@ -5,10 +5,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -283,6 +285,67 @@ func TestHeaderBombs(t *testing.T) {
 		var refused *layer.RefusedError
 		require.ErrorAs(t, err, &refused, name)
 		require.Equal(t, layer.IsHeader, refused.Why, name)
+	}
+}
+
+// TestHeadersAreNotKept: of thousands of entries with large headers little stays in memory, though all directories are remembered until the end.
+func TestHeadersAreNotKept(t *testing.T) {
+	pad := strings.Repeat("./", 200<<10)
+	records := map[string]string{"comment": strings.Repeat("x", 400<<10)}
+	headers := func(name string, typ byte) []byte {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		require.NoError(t, w.WriteHeader(&tar.Header{Name: pad + name, Typeflag: typ, Mode: 0o755, PAXRecords: records}))
+		require.NoError(t, w.Flush())
+		return b.Bytes()
+	}
+	r, w := io.Pipe()
+	go func() {
+		for i := range 30 {
+			w.Write(headers(fmt.Sprintf("d%d/", i), tar.TypeDir))
+			w.Write(headers(fmt.Sprintf("d%d/f", i), tar.TypeReg))
+		}
+		w.Write(make([]byte, 1024))
+		w.Close()
+	}()
+	dst, _ := cage(t)
+	var most uint64
+	_, err := layer.Unpack{Unprivileged: true, Progress: func(layer.Totals) {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		most = max(most, m.HeapAlloc)
+	}}.Apply(ctx, dst, r)
+	require.NoError(t, err)
+	require.Less(t, most, uint64(20<<20), "of 48 MiB of headers")
+}
+
+// TestAttributeBombs: attributes of directories are remembered, so they have a limit.
+func TestAttributeBombs(t *testing.T) {
+	records := map[string]string{}
+	for i := range 10 {
+		records[fmt.Sprintf("SCHILY.xattr.user.%d", i)] = strings.Repeat("x", 60<<10)
+	}
+	r, w := io.Pipe()
+	go func() {
+		tw := tar.NewWriter(w)
+		for i := 0; tw.WriteHeader(&tar.Header{Name: fmt.Sprintf("d%d/", i), Typeflag: tar.TypeDir, Mode: 0o755, PAXRecords: records}) == nil; i++ {
+		}
+	}()
+	dst, _ := cage(t)
+	_, err := layer.Unpack{Unprivileged: true}.Apply(ctx, dst, r)
+	r.Close()
+	var refused *layer.RefusedError
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, layer.IsBadAttr, refused.Why)
+	for name, value := range map[string]string{"user." + strings.Repeat("n", 251): "v", "user.v": strings.Repeat("v", 64<<10+1)} {
+		var b bytes.Buffer
+		tw := tar.NewWriter(&b)
+		require.NoError(t, tw.WriteHeader(&tar.Header{Name: "f", Mode: 0o644, PAXRecords: map[string]string{"SCHILY.xattr." + name: value}}))
+		require.NoError(t, tw.Close())
+		_, err := layer.Unpack{Unprivileged: true}.Apply(ctx, dst, &b)
+		require.ErrorAs(t, err, &refused)
+		require.Equal(t, layer.IsBadAttr, refused.Why)
 	}
 }
 

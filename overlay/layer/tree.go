@@ -5,6 +5,7 @@ package layer
 import (
 	"hash/maphash"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -91,7 +92,7 @@ func (t *tree) newNode(parent *node, name string, fd int) (*node, error) {
 	size, err := unix.Fgetxattr(fd, aclDefault, nil)
 	n.inherits = err == nil && size > 0
 	if parent != nil {
-		t.children[child{parent, name}] = n
+		t.children[child{parent, n.name}] = n
 	}
 	t.all = append(t.all, n)
 	return n, nil
@@ -126,7 +127,8 @@ func (t *tree) visited(parent *node, name string, fd int) (*node, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	n := &node{parent: parent, name: name, id: uint64(len(t.all)), fd: fd, dev: uint64(st.Dev), ino: st.Ino, mode: uint32(st.Mode) & 0o7777}
+	// A name is a part of a header, which may be a megabyte.
+	n := &node{parent: parent, name: strings.Clone(name), id: uint64(len(t.all)), fd: fd, dev: uint64(st.Dev), ino: st.Ino, mode: uint32(st.Mode) & 0o7777}
 	if t.loosen && n.mode&0o700 != 0o700 {
 		n.loosened = unix.Fchmod(fd, n.mode|0o700) == nil
 	}

@@ -19,6 +19,10 @@ const (
 	aclAccess  = "system.posix_acl_access"
 	aclDefault = "system.posix_acl_default"
 	capability = "security.capability"
+
+	attrName  = 255 // XATTR_NAME_MAX and XATTR_SIZE_MAX of the kernel
+	attrValue = 64 << 10
+	attrsKept = 32 << 20 // bytes of attributes of all directories together, which are set in the end
 )
 
 // attr is an extended attribute, xattr(7).
@@ -42,7 +46,10 @@ func attrsOf(h *tar.Header, unprivileged bool) (list []attr, skipped int, err er
 			return nil, 0, err
 		}
 		if keep {
-			list = append(list, attr{name, value})
+			if len(name) > attrName || len(value) > attrValue {
+				return nil, 0, refuse(IsBadAttr, name[:min(len(name), attrName)])
+			}
+			list = append(list, attr{strings.Clone(name), strings.Clone(value)}) // not the whole header for the sake of a part of it
 		} else {
 			skipped++
 		}
