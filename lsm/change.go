@@ -130,9 +130,13 @@ func (c change) patience() time.Duration {
 // need finds the directory of the attribute files of a module, which must be enabled. Where the kernel does not say what is
 // enabled, the child will find out.
 func (h host) need(module, otherwise string) (string, error) {
-	modules, err := h.active()
+	names, err := h.names()
 	if err != nil {
 		return otherwise, nil
+	}
+	modules := make(Modules, len(names)) // without their modes, which nobody needs here
+	for i, name := range names {
+		modules[i].Name = name
 	}
 	if !modules.Has(module) {
 		return "", unsupported("use "+module, "the kernel does not have it enabled (lsm= of its command line)")

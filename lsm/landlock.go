@@ -20,7 +20,7 @@ import (
 //
 // What rules speak of is denied but for what they allow: with a rule for files all files, with [Bind] all ports to bind to, with
 // [Connect] all ports to connect to. What no rule speaks of is left alone. So is what Landlock cannot restrict: descriptors that the command was
-// given, changes of mode, owner and times, stat(2), chdir(2), sockets in the file system, UDP.
+// given, changes of mode, owner and times, stat(2), chdir(2), UDP; and sockets in the file system, but for [ConnectUnix].
 //
 // Paths are those of the sandbox's own root. The command resolves them itself, last of all, and follows symbolic links but
 // for those of /proc/PID/fd and the like; so a hostile root can lead a rule to another place in itself. A path that does not exist is an error of the start that names it, unless the rule is [Rule.Optional]; so are, with EROFS, rights to write where

@@ -98,6 +98,8 @@ func (t *translator) add(r Rule) error {
 		return t.addPorts(r, netBind)
 	case connect:
 		return t.addPorts(r, netConnect)
+	case connectUnix:
+		return t.addSockets(r)
 	case scopeSignals:
 		return t.addScope(r, scopedSignal)
 	case scopeAbstract:
@@ -149,6 +151,17 @@ func (t *translator) addPorts(r Rule, access uint64) error {
 	return nil
 }
 
+func (t *translator) addSockets(r Rule) error {
+	if ok, err := t.needs(r, abiUnix, r.intent.String()); !ok {
+		return err
+	}
+	t.policy.fs |= fsResolveUnix
+	for _, p := range r.paths {
+		t.policy.paths = append(t.policy.paths, pathRule{path: p, file: fsResolveUnix, optional: r.optional, rule: r})
+	}
+	return nil
+}
+
 func (t *translator) addScope(r Rule, scope uint64) error {
 	if ok, err := t.needs(r, abiScope, r.intent.String()); !ok {
 		return err
@@ -188,9 +201,8 @@ func (t *translator) handle(r Rule) error {
 			return err
 		}
 	}
-	t.policy.fs = fsRights(min(t.meant, t.kernel.abi))
-	if t.kernel.abi == 0 {
-		t.policy.fs = 0
+	if t.kernel.abi > 0 {
+		t.policy.fs |= fsRights(min(t.meant, t.kernel.abi))
 	}
 	return nil
 }

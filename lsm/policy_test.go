@@ -31,6 +31,7 @@ var some = []Rule{ReadOnly("/etc", "/usr/lib"), Execute("/usr"), ReadWrite("/tmp
 // TestGolden: plans, word for word, for kernels of several ages.
 func TestGolden(t *testing.T) {
 	for name, o := range map[string]on{
+		"abi9":      {append(some[:len(some):len(some)], ConnectUnix("/run/a.sock", "/run/b")), landlock{9, allFixed}, false},
 		"abi7":      {some, landlock{7, allFixed}, false},
 		"abi3":      {[]Rule{ABI(3), Execute("/usr"), ReadWrite("/tmp")}, landlock{7, allFixed}, false},
 		"best-abi5": {some, landlock{5, allFixed}, true},
@@ -82,6 +83,9 @@ func TestExact(t *testing.T) {
 		"sockets":                {[]Rule{ScopeAbstractSockets()}, 5, "scope abstract sockets", 6},
 		"log":                    {[]Rule{ReadOnly("/"), Log(NewExec)}, 6, "log 0x2", 7},
 		"all of it":              {some, 7, "", 0},
+		"Unix sockets":           {[]Rule{ConnectUnix("/run/a")}, 8, "connect unix /run/a", 9},
+		"no Unix sockets":        {[]Rule{ReadOnly("/"), ConnectUnix()}, 7, "connect unix", 9},
+		"Unix sockets alone":     {[]Rule{ConnectUnix()}, 9, "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pol, err := translate(c.rules, landlock{c.have, allFixed}, false)
@@ -101,8 +105,8 @@ func TestExact(t *testing.T) {
 
 // TestHandled: for each version exactly the access that it knows is denied by default, and no rule allows more than is denied.
 func TestHandled(t *testing.T) {
-	for abi, want := range map[int]uint64{1: 0x1fff, 2: 0x3fff, 3: 0x7fff, 4: 0x7fff, 5: 0xffff, 6: 0xffff, 7: 0xffff} {
-		pol, err := translate([]Rule{ABI(abi), ReadWrite("/a"), Execute("/b"), ReadOnly("/c")}, landlock{7, allFixed}, false)
+	for abi, want := range map[int]uint64{1: 0x1fff, 2: 0x3fff, 3: 0x7fff, 4: 0x7fff, 5: 0xffff, 6: 0xffff, 7: 0xffff, 8: 0xffff, 9: 0xffff} {
+		pol, err := translate([]Rule{ABI(abi), ReadWrite("/a"), Execute("/b"), ReadOnly("/c")}, landlock{9, allFixed}, false)
 		require.NoError(t, err)
 		require.Equal(t, want, pol.fs, "ABI %d", abi)
 		best, err := translate([]Rule{ReadWrite("/a")}, landlock{abi, allFixed}, true)
@@ -149,6 +153,28 @@ func TestOutcomeInResult(t *testing.T) {
 	r = plan.Result{}
 	plan.Build(on{some, landlock{7, allFixed}, true}).Observed(&plan.Run{}, &r)
 	require.Empty(t, r.Detail)
+}
+
+// TestSockets: only ConnectUnix speaks of sockets, before and after rules for files.
+func TestSockets(t *testing.T) {
+	for _, rules := range [][]Rule{{ReadWrite("/a"), ConnectUnix("/a/s")}, {ConnectUnix("/a/s"), ReadWrite("/a")}} {
+		pol, err := translate(rules, landlock{9, allFixed}, false)
+		require.NoError(t, err)
+		require.Equal(t, uint64(0x1ffff), pol.fs)
+		for _, r := range pol.paths {
+			if r.path == "/a/s" {
+				require.Equal(t, []uint64{fsResolveUnix, 0}, []uint64{r.file, r.dir})
+			} else {
+				require.Zero(t, (r.file|r.dir)&fsResolveUnix)
+			}
+		}
+		best, err := translate(rules, landlock{8, allFixed}, true)
+		require.NoError(t, err)
+		require.Equal(t, uint64(0xffff), best.fs)
+		require.Equal(t, []string{"connect unix (ABI 9)"}, best.left)
+	}
+	_, err := translate([]Rule{ABI(8), ConnectUnix()}, landlock{9, allFixed}, false)
+	require.ErrorIs(t, err, syscall.EINVAL)
 }
 
 // TestErrata: a bad kernel is restricted as much as a good one, or more.
@@ -223,7 +249,7 @@ func FuzzRules(f *testing.F) {
 	f.Add("/\n\"", uint16(0), uint8(6), 1, uint32(0), false)
 	f.Fuzz(func(t *testing.T, path string, port uint16, intent uint8, abi int, errata uint32, best bool) {
 		paths := []Rule{ReadOnly(path), ReadWrite(path).Optional(), Execute(path), List(path)}
-		rules := []Rule{paths[int(intent)%4], []Rule{Bind(port), Connect(port), ScopeSignals(), ABI(abi)}[int(intent)%4]}
+		rules := []Rule{paths[int(intent)%4], []Rule{Bind(port), Connect(port), ScopeSignals(), ABI(abi), ConnectUnix(path)}[int(intent)%5]}
 		k := landlock{abi & 15, errata}
 		pol, err := translate(rules, k, best)
 		p := plan.Build(on{rules, k, best})

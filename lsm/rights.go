@@ -4,8 +4,8 @@ package lsm
 
 import "github.com/caisson-dev/caisson/plan"
 
-// NewestABI is the version of Landlock whose kinds of access this package knows: that of Linux 6.15.
-const NewestABI = 7
+// NewestABI is the version of Landlock whose kinds of access this package knows: that of Linux 7.1.
+const NewestABI = 9
 
 // The kinds of access, by the names and bits of linux/landlock.h.
 const (
@@ -25,6 +25,7 @@ const (
 	fsRefer
 	fsTruncate
 	fsIoctlDev
+	fsResolveUnix
 )
 
 const (
@@ -39,7 +40,8 @@ var fsNames = []plan.Flag{{Bits: fsExecute, Name: "EXECUTE"}, {Bits: fsWriteFile
 	{Bits: fsReadDir, Name: "READ_DIR"}, {Bits: fsRemoveDir, Name: "REMOVE_DIR"}, {Bits: fsRemoveFile, Name: "REMOVE_FILE"},
 	{Bits: fsMakeChar, Name: "MAKE_CHAR"}, {Bits: fsMakeDir, Name: "MAKE_DIR"}, {Bits: fsMakeReg, Name: "MAKE_REG"},
 	{Bits: fsMakeSock, Name: "MAKE_SOCK"}, {Bits: fsMakeFifo, Name: "MAKE_FIFO"}, {Bits: fsMakeBlock, Name: "MAKE_BLOCK"},
-	{Bits: fsMakeSym, Name: "MAKE_SYM"}, {Bits: fsRefer, Name: "REFER"}, {Bits: fsTruncate, Name: "TRUNCATE"}, {Bits: fsIoctlDev, Name: "IOCTL_DEV"}}
+	{Bits: fsMakeSym, Name: "MAKE_SYM"}, {Bits: fsRefer, Name: "REFER"}, {Bits: fsTruncate, Name: "TRUNCATE"}, {Bits: fsIoctlDev, Name: "IOCTL_DEV"},
+	{Bits: fsResolveUnix, Name: "RESOLVE_UNIX"}}
 
 var netNames = []plan.Flag{{Bits: netBind, Name: "BIND_TCP"}, {Bits: netConnect, Name: "CONNECT_TCP"}}
 
@@ -56,9 +58,10 @@ const (
 	abiScope    = 6
 	abiLog      = 7
 	abiAll      = 8 // LANDLOCK_RESTRICT_SELF_TSYNC: all threads at once
+	abiUnix     = 9
 )
 
-// fsRights are the kinds of access to files that a version of Landlock knows.
+// fsRights are the kinds of access to files that a version of Landlock knows, all but the connection to sockets: that is a matter of ConnectUnix alone.
 func fsRights(abi int) uint64 {
 	rights := uint64(fsRefer - 1)
 	for _, later := range []struct {

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Rule is one line of a [Landlock] rule set. It is made by [List], [ReadOnly], [ReadWrite], [Execute], [Bind], [Connect], [ScopeSignals],
-// [ScopeAbstractSockets], [Log] and [ABI].
+// Rule is one line of a [Landlock] rule set. It is made by [List], [ReadOnly], [ReadWrite], [Execute], [Bind], [Connect], [ConnectUnix],
+// [ScopeSignals], [ScopeAbstractSockets], [Log] and [ABI].
 type Rule struct {
 	intent   intent
 	paths    []string
@@ -34,10 +34,11 @@ const (
 	logging
 	version
 	list
+	connectUnix
 )
 
 var intents = [...]string{"none", "read-only", "read-write", "execute", "bind", "connect", "scope signals", "scope abstract sockets",
-	"log", "ABI", "list"}
+	"log", "ABI", "list", "connect unix"}
 
 // ReadOnly allows to read the files at and below the paths, and to list directories. Nothing may be executed: see [Execute]. A path may
 // be a file. Without a path it allows nothing, and says all the same that files are restricted.
@@ -68,6 +69,11 @@ func Bind(ports ...uint16) Rule { return Rule{intent: bind, ports: slices.Clone(
 // The kernel means TCP to the word. UDP, and also SCTP, SMC and MPTCP, which speaks TCP with any server that does not know it, are left alone. Against a
 // program that wants out it takes a network namespace, or a filter that forbids sockets of other protocols (socket(2)).
 func Connect(ports ...uint16) Rule { return Rule{intent: connect, ports: slices.Clone(ports)} }
+
+// ConnectUnix allows to connect to, and to send to, Unix sockets at and below the paths, and to no others that have a name in the file system; those that are made inside are
+// always allowed. Without a path none outside can be connected to. What is denied is EACCES. Without such a rule no rule for files says anything of sockets, as
+// everywhere before. Needs ABI 9, Linux 7.1.
+func ConnectUnix(paths ...string) Rule { return Rule{intent: connectUnix, paths: slices.Clone(paths)} }
 
 // ScopeSignals forbids to send signals to processes outside. Needs ABI 6. Each command has a domain of its own: one that is
 // executed later in the same sandbox is outside, too.
