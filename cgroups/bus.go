@@ -173,14 +173,20 @@ func jobError(result string) error {
 	return &reason{fmt.Sprintf("systemd's job ended with the result %q", result), e}
 }
 
+// unit gives a unit's object, and the interface of its kind.
+func (b *bus) unit(ctx context.Context, name string) (object dbus.ObjectPath, kind string, err error) {
+	_, kind, _ = cutLast(name, ".")
+	kind = systemdName + "." + strings.ToUpper(kind[:1]) + kind[1:]
+	err = b.manager(ctx, "GetUnit", name).Store(&object)
+	return object, kind, err
+}
+
 // groupOf gives the path of a unit's group.
 func (b *bus) groupOf(ctx context.Context, unit string) (p string, err error) {
-	var object dbus.ObjectPath
-	if err := b.manager(ctx, "GetUnit", unit).Store(&object); err != nil {
+	object, kind, err := b.unit(ctx, unit)
+	if err != nil {
 		return "", err
 	}
-	_, kind, _ := cutLast(unit, ".")
-	kind = systemdName + "." + strings.ToUpper(kind[:1]) + kind[1:]
 	err = b.Object(b.owner, object).CallWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, kind, "ControlGroup").Store(&p)
 	if err == nil && p == "" {
 		err = &reason{"the unit has no group", errors.ErrUnsupported}

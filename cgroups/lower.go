@@ -15,7 +15,7 @@ import (
 type setting struct {
 	field, controller string
 	file, value       string
-	alt               string // the file where this one does not exist
+	alt, altValue     string // the file where this one does not exist, and what is written there: value, if empty
 }
 
 // setting's text as a step of a plan.
@@ -83,7 +83,14 @@ func (w *lowering) set(field, controller, file, value, alt string) {
 	if !v2 {
 		controller = legacyName(controller)
 	}
-	w.all = append(w.all, setting{field, controller, file, value, alt})
+	w.all = append(w.all, setting{field: field, controller: controller, file: file, value: value, alt: alt})
+}
+
+// instead says what is written to the last write's other file, if there is one.
+func (w *lowering) instead(alt, value string) {
+	if alt != "" {
+		w.all[len(w.all)-1].altValue = value
+	}
 }
 
 func (w *lowering) numbers() {
@@ -99,6 +106,7 @@ func (w *lowering) numbers() {
 			w.memorySwap()
 		case w.v2(controller):
 			w.set(r.field, controller, r.file, r.code.value(n), alternative(controller, r.alt))
+			w.instead(r.alt, strconv.FormatInt(bfqWeight(n), 10))
 		default:
 			w.set(r.field, controller, r.legacy, r.old.value(n), alternative("blkio", r.alt))
 		}
@@ -207,6 +215,9 @@ func (w *lowering) io() {
 			}
 			w.set("IO", "io", either(v2, "io.weight", "blkio.weight_device"), dev+" "+strconv.FormatInt(weight, 10),
 				either(v2, "io.bfq.weight", "blkio.bfq.weight_device"))
+			if v2 {
+				w.instead("bfq.weight", dev+" "+strconv.FormatInt(bfqWeight(weight), 10))
+			}
 		}
 		if io.Latency != 0 {
 			w.set("IO", "io", either(v2, "io.latency", ""), dev+" target="+strconv.FormatInt(io.Latency.Microseconds(), 10), "")
@@ -276,6 +287,6 @@ func (w *lowering) net() {
 func (w *lowering) files() {
 	for _, f := range w.Files {
 		controller, _, _ := strings.Cut(f.Name, ".")
-		w.all = append(w.all, setting{"Files", controller, f.Name, f.Value, ""})
+		w.all = append(w.all, setting{field: "Files", controller: controller, file: f.Name, value: f.Value})
 	}
 }

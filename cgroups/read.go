@@ -87,8 +87,8 @@ func (r *limitReader) numbers() {
 		s, ok := r.file(name)
 		if !ok && row.alt != "" {
 			name = alternative(strings.Split(name, ".")[0], row.alt)
-			if s, ok = r.file(name); ok {
-				c = legacyWeight
+			if s, ok = r.file(name); ok && d.v2 {
+				c = schedulers
 			}
 		}
 		if !ok {

@@ -3,10 +3,10 @@
 package cgroups
 
 import (
+	"cmp"
 	"errors"
 	"path"
 	"slices"
-	"strings"
 	"syscall"
 )
 
@@ -70,7 +70,7 @@ func (g *Group) write(w setting) error {
 	}
 	err := d.write(w.file, w.value)
 	if w.alt != "" && errors.Is(err, syscall.ENOENT) {
-		if alt := d.write(w.alt, strings.TrimPrefix(w.value, "default ")); !errors.Is(alt, syscall.ENOENT) {
+		if alt := d.write(w.alt, cmp.Or(w.altValue, w.value)); !errors.Is(alt, syscall.ENOENT) {
 			err = alt
 		}
 	}

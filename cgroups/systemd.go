@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -40,6 +41,10 @@ type Systemd struct {
 	// PIDs are moved into a scope; there is no scope without processes, and it ends with the last one. Nil is the calling process.
 	PIDs []int
 
+	// Limits are the unit's own: of all together that it holds. Systemd is given them as properties, and they are in the files when Start returns: see [Unit.Set]
+	// for what is not possible. Parent, Below and Name are not used.
+	Limits Limits
+
 	// Address is that of the bus, "unix:path=/run/dbus/system_bus_socket", which is also what "" means; for a user $DBUS_SESSION_BUS_ADDRESS, or bus in
 	// $XDG_RUNTIME_DIR. Others than unix: are EINVAL.
 	Address string
@@ -57,7 +62,8 @@ type Unit struct {
 // group of the unit itself may have groups with controllers below it.
 //
 // A name that is taken is EEXIST; an ordinary user who asks the system's manager, EACCES; no bus, or no systemd on it, errors.ErrUnsupported; a job that
-// systemd gave up, ECANCELED, ETIMEDOUT or EIO. All are an [*Error] whose Value is the name of the unit. A context that ends while systemd is at work
+// systemd gave up, ECANCELED, ETIMEDOUT or EIO. All are an [*Error] whose Value is the name of the unit. Limits that cannot be are found before there is a unit. A kernel
+// that refuses a value afterwards leaves no slice, but a scope: to end it would kill its processes. A context that ends while systemd is at work
 // leaves open whether there is a unit.
 func (s Systemd) Start(ctx context.Context) (*Unit, error) {
 	if s.Unit == "" {
@@ -73,18 +79,57 @@ func (s Systemd) Start(ctx context.Context) (*Unit, error) {
 		return nil, s.failed(ctx, "ask systemd for", err)
 	}
 	defer b.Close()
-	if err := b.job(ctx, "StartTransientUnit", s.Unit, "fail", s.properties(), []auxiliary{}); err != nil {
+	limits, err := s.limits(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.job(ctx, "StartTransientUnit", s.Unit, "fail", append(s.properties(), limits...), []auxiliary{}); err != nil {
 		return nil, s.failed(ctx, "start", err)
 	}
 	u, err := s.open(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	if s.limited() {
+		err = u.hold(ctx, b, limits, s.Limits)
+	}
 	if err == nil && s.scope() {
 		err = u.settle(s.PIDs)
 	}
-	if err != nil && u != nil {
-		u.Close()
+	if err != nil {
+		return nil, errors.Join(err, u.giveUp(ctx, b))
+	}
+	return u, nil
+}
+
+// limited reports whether the unit has limits of its own.
+func (s Systemd) limited() bool { return !reflect.DeepEqual(s.Limits, Limits{}) }
+
+// limits gives the properties for the unit's limits. Which properties this systemd has, a unit of the same kind says that is always there.
+func (s Systemd) limits(ctx context.Context, b *bus) ([]property, error) {
+	if !s.limited() {
+		return nil, nil
+	}
+	known, err := b.state(ctx, map[bool]string{true: "init.scope", false: "-.slice"}[s.scope()])
+	if err != nil {
+		return nil, s.failed(ctx, "ask systemd for", err)
+	}
+	at, err := realHost().look(0)
+	if err != nil {
 		return nil, err
 	}
-	return u, err
+	return s.Limits.properties(at, known, func(controller string) bool {
+		return s.scope() && (controller != "cpuset" || at.isV2(controller)) // in version 1 systemd leaves cpuset alone
+	})
+}
+
+// giveUp ends a slice that could not be set up. A scope has processes, which would be killed: it ends with them.
+func (u *Unit) giveUp(ctx context.Context, b *bus) error {
+	defer u.Close()
+	if u.systemd.scope() {
+		return nil
+	}
+	return u.systemd.failed(ctx, "stop", b.job(ctx, "StopUnit", u.Name, "fail"))
 }
 
 // Open opens the group of a unit that exists, also of a service. One that does not is ENOENT.
@@ -199,17 +244,6 @@ func cutLast(s, sep string) (before, after string, found bool) {
 		return s, "", false
 	}
 	return s[:i], s[i+len(sep):], true
-}
-
-// property and auxiliary are what StartTransientUnit takes: a(sv) and a(sa(sv)).
-type property struct {
-	Name  string
-	Value dbus.Variant
-}
-
-type auxiliary struct {
-	Name       string
-	Properties []property
 }
 
 func (s Systemd) properties() []property {

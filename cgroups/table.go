@@ -57,7 +57,11 @@ var (
 	weightAsShares = code{func(n int64) string { return strconv.FormatInt(sharesOf(n), 10) }, nil}
 	sharesAsWeight = code{func(n int64) string { return strconv.FormatInt(weightOf(n), 10) }, nil}
 	defaultWeight  = code{func(n int64) string { return "default " + strconv.FormatInt(n, 10) }, readDefault}
-	legacyWeight   = code{func(n int64) string { return strconv.FormatInt(oldWeight(n), 10) }, func(s string) (int64, bool) {
+	schedulers     = code{nil, func(s string) (int64, bool) {
+		n, ok := readDefault(s)
+		return weightOfBFQ(n), ok
+	}}
+	legacyWeight = code{func(n int64) string { return strconv.FormatInt(oldWeight(n), 10) }, func(s string) (int64, bool) {
 		n, ok := readDefault(s)
 		return newWeight(n), ok
 	}}
@@ -144,6 +148,12 @@ func sharesOf(weight int64) int64 {
 func oldWeight(n int64) int64 { return 10 + (n-1)*990/9999 }
 
 func newWeight(n int64) int64 { return 1 + (n-10)*9999/990 }
+
+// bfqWeight turns a weight into one of 1 to 1000, which the BFQ scheduler has in version 2: 100 is normal in both, and above it eleven are one, as
+// systemd has it. weightOfBFQ turns it back.
+func bfqWeight(n int64) int64 { return min(n, 100) + max(n-100, 0)/11 }
+
+func weightOfBFQ(n int64) int64 { return min(n, 100) + max(n-100, 0)*11 }
 
 // check says what is wrong with a number.
 func (r *row) check(n int64) error {

@@ -11,6 +11,7 @@
 //	6.1-apparmor    Debian 12's kernel; AppArmor and Landlock, the older fallbacks
 //	6.12-apparmor   a newer one
 //	6.1-selinux     SELinux enforces a small policy that has container_t, instead of AppArmor
+//	6.12-systemd    systemd is process 1, as on most hosts: what cgroups asks it for
 //	arm64           Debian 12's kernel and a small user land for arm64
 //
 // Tests find VMRUN=1 in their environment, and CAISSON_SLOW=1, which asks for short loops: plain code is up to 5 times

@@ -22,6 +22,8 @@ type machine struct {
 	release string   // of the kernel, its beginning
 	lsm     string   // that enforces
 	only    []string // packages of the module; nil is all
+	tests   string   // those that run, as -test.run has it; "" is all
+	systemd bool     // is process 1
 }
 
 // Where the kernel is one that has run everything already, only the packages run that may see a difference.
@@ -36,6 +38,7 @@ func machines() []machine {
 		{name: "6.1-apparmor", kernel: "6.1", release: "6.1.", lsm: "apparmor"},
 		{name: "6.12-apparmor", kernel: "6.12", release: "6.12.", lsm: "apparmor"},
 		{name: "6.1-selinux", kernel: "6.1", release: "6.1.", lsm: "selinux", only: labelled},
+		{name: "6.12-systemd", kernel: "6.12", release: "6.12.", lsm: "apparmor", only: []string{"cgroups"}, tests: "^TestBooted", systemd: true},
 		{name: "arm64", kernel: "arm64", release: "6.1.", lsm: "apparmor", only: assembly},
 	}
 }
@@ -77,11 +80,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// find returns the path of the kernel or policy, and skips where it is not there or could not be booted.
+// find returns the path of the kernel, policy or user land, and skips where it is not there or could not be booted.
 func find(t *testing.T, name string) string {
 	t.Helper()
 	path, err := vm.Find(name)
-	if err == nil && !strings.HasSuffix(name, ".pol") {
+	if err == nil && !strings.HasSuffix(name, ".pol") && name != "systemd" {
 		err = vm.Missing(path)
 	}
 	if err == nil {
@@ -99,6 +102,9 @@ func (m machine) run(t *testing.T, b *build) {
 	v := vm.Machine{Kernel: find(t, m.kernel), Show: []string{b.module, b.dir}}
 	if m.lsm == "selinux" {
 		v.SELinux = find(t, "selinux.pol")
+	}
+	if m.systemd {
+		v.Systemd = find(t, "systemd")
 	}
 	arch, err := vm.Arch(v.Kernel)
 	if err != nil {
@@ -164,9 +170,10 @@ func (m machine) commands(arch string, tests []testBinary, limit time.Duration) 
 	var commands []vm.Command
 	for _, b := range tests {
 		commands = append(commands, vm.Command{
-			Args: []string{b.file, "-test.v=test2json", "-test.paniconexit0", "-test.timeout=" + (limit / 2).String(), "-test.skip=" + elsewhere},
-			Env:  env,
-			Dir:  b.dir,
+			Args: []string{b.file, "-test.v=test2json", "-test.paniconexit0", "-test.timeout=" + (limit / 2).String(), "-test.skip=" + elsewhere,
+				"-test.run=" + m.tests},
+			Env: env,
+			Dir: b.dir,
 		})
 	}
 	return commands

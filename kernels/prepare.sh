@@ -5,6 +5,10 @@
 #	6.12   the newer kernel of bookworm-security, amd64
 #	arm64  Debian's 6.1 for arm64, with a small arm64 user land
 #
+# and beside them
+#
+#	systemd  a small amd64 user land whose process 1 is Debian's systemd
+#
 # They go to $CAISSON_KERNELS_DIR, by default ~/.cache/caisson/kernels, each in a directory of its own, beside the
 # SELinux policy of the SELinux boot. A second run replaces only what apt has a newer package of. Root is needed where
 # tools are to be installed or apt has no package lists yet.
@@ -24,7 +28,8 @@ main() {
 	apt-cache show linux-image-amd64 >/dev/null 2>&1 || update
 	amd64 6.1 '^linux-image-6\.1\.0-[0-9]+-amd64$'
 	amd64 6.12 '^linux-image-6\.12\.[0-9]+\+deb12-amd64$'
-	arm64
+	systemd
+	arm64 # last: it changes what apt is asked for
 	# 30 ms, so there is no question whether it is out of date.
 	sh "$here/selinux-tiny-policy.sh" >"$tmp/tiny.cil"
 	secilc -M true -c 33 -f /dev/null -o "$tmp/selinux.pol" "$tmp/tiny.cil"
@@ -73,6 +78,7 @@ unpack() {
 	mkdir "$tmp/$1"
 	# shellcheck disable=SC2086
 	(cd "$tmp" && apt-get $apt_options download "$2" && dpkg -x ./*.deb "$1" && rm ./*.deb)
+	rm -rf "$tmp/$1/usr"
 	trim "$tmp/$1"/lib/modules/*/kernel
 	depmod -b "$tmp/$1" "$(basename "$tmp/$1"/lib/modules/*)"
 }
@@ -87,7 +93,7 @@ trim() {
 
 # finish NAME PACKAGE puts $tmp/NAME into the cache.
 finish() {
-	rm -rf "$tmp/$1/boot" "$tmp/$1/usr" "${cache:?}/$1"
+	rm -rf "$tmp/$1/boot" "${cache:?}/$1"
 	recipe "$2" >"$tmp/$1/made-from"
 	mv "$tmp/$1" "$cache/$1"
 }
@@ -143,6 +149,47 @@ arm64_apt() {
 	apt_options="$apt_options -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State=$state"
 	apt_options="$apt_options -o Dir::State::lists=$state/lists -o Dir::State::status=$state/status -o Dir::Cache=$state"
 	update
+}
+
+# systemd prepares a user land of systemd, a bus for the system and for users, and what the tests call. The packages come with
+# all that they depend on, as if nothing were installed, and are not configured.
+systemd() {
+	# shellcheck disable=SC2086
+	package=systemd=$(apt-cache $apt_options policy systemd | sed -n 's/^ *Candidate: //p')
+	if prepared systemd "$package"; then return; fi
+	echo "preparing systemd from $package"
+	state=$tmp/systemd-apt
+	mkdir -p "$state/partial"
+	: >"$state/status"
+	options="-o Debug::NoLocking=1 -o Dir::State::status=$state/status -o Dir::State::extended_states=$state/extended -o Dir::Cache::archives=$state"
+	packages="systemd dbus dbus-user-session dash coreutils kmod"
+	# The lists may be older than what the mirror has.
+	# shellcheck disable=SC2086
+	apt-get $apt_options $options install -y --download-only --no-install-recommends $packages >/dev/null || {
+		update
+		apt-get $apt_options $options install -y --download-only --no-install-recommends $packages >/dev/null
+	}
+	systemd_userland "$tmp/systemd"
+	finish systemd "$package"
+}
+
+# systemd_userland ROOT leaves out what is only there to configure packages, and the generators of units, each of which takes a tenth of a second of
+# every boot and reload.
+systemd_userland() {
+	mkdir -p "$1/etc"
+	for d in bin sbin lib lib64; do
+		mkdir -p "$1/usr/$d"
+		ln -s "usr/$d" "$1/$d"
+	done
+	for deb in "$state"/*.deb; do
+		case ${deb##*/} in *perl* | *usrmerge* | dpkg_* | debconf_* | adduser_* | passwd_* | tar_*) continue ;; esac
+		dpkg --fsys-tarfile "$deb" | tar -C "$1" -x --keep-directory-symlink --exclude './usr/share/doc' --exclude './usr/share/locale' \
+			--exclude './usr/share/man'
+	done
+	rm -rf "$1"/usr/lib/systemd/*-generators
+	[ -e "$1/bin/sh" ] || ln -s dash "$1/bin/sh"
+	printf '%s:/:/bin/sh\n' root:x:0:0: messagebus:x:100:100: caisson:x:1000:1000: >"$1/etc/passwd"
+	printf '%s\n' root:x:0: messagebus:x:100: caisson:x:1000: >"$1/etc/group"
 }
 
 # arm64_userland ROOT unpacks a shell, the usual small programs and modprobe with all they need, and configures nothing.

@@ -7,12 +7,14 @@
 //	go build -o /tmp/vmrun ./kernels/vmrun
 //	VMRUN_KERNEL=6.12 go test -count=1 -exec /tmp/vmrun ./plan
 //	VMRUN_KERNEL=6.1 VMRUN_SELINUX=selinux.pol go test -count=1 -exec /tmp/vmrun -run TestLabel -v ./lsm
+//	VMRUN_KERNEL=6.12 VMRUN_SYSTEMD=systemd go test -count=1 -exec /tmp/vmrun -run Booted -v ./cgroups
 //	VMRUN_KERNEL=arm64 GOARCH=arm64 go test -count=1 -exec /tmp/vmrun ./plan
 //
 // It takes its settings from the environment:
 //
 //	VMRUN_KERNEL   the kernel: a directory, or a name without slash in the directory that kernels/prepare.sh fills
 //	VMRUN_SELINUX  a compiled SELinux policy to enforce, likewise
+//	VMRUN_SYSTEMD  a user land whose systemd becomes process 1, likewise
 //	VMRUN_APPEND   more parameters for the kernel
 //	VMRUN_TIMEOUT  time for all, 5m by default
 //
@@ -36,7 +38,7 @@ import (
 )
 
 func main() {
-	if os.Getpid() == 1 {
+	if vm.InGuest() {
 		vm.Guest()
 	}
 	code, err := run()
@@ -96,6 +98,11 @@ func machine(c vm.Command, tmp string) (vm.Machine, error) {
 	m := vm.Machine{Kernel: kernel, Append: os.Getenv("VMRUN_APPEND")}
 	if name := os.Getenv("VMRUN_SELINUX"); name != "" {
 		if m.SELinux, err = vm.Find(name); err != nil {
+			return vm.Machine{}, err
+		}
+	}
+	if name := os.Getenv("VMRUN_SYSTEMD"); name != "" {
+		if m.Systemd, err = vm.Find(name); err != nil {
 			return vm.Machine{}, err
 		}
 	}

@@ -15,9 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Guest is the guest's init: it runs the job that lies in the initrd, and ends the machine. It must be called by process
-// 1 of the machine and by nobody else.
+// Guest is the guest's init: it runs the job that lies in the initrd, and ends the machine. It must be called where [InGuest]
+// says so, and nowhere else.
 func Guest() {
+	guest := guest
+	if os.Getpid() != 1 {
+		guest = serve
+	}
 	if err := guest(); err != nil {
 		os.WriteFile("/dev/console", []byte("vm init: "+err.Error()+"\n"), 0)
 	}
@@ -32,14 +36,16 @@ func guest() error {
 	if err := loadModules(); err != nil {
 		return err
 	}
-	var j job
-	description, err := os.ReadFile("/job")
-	if err := errors.Join(err, json.Unmarshal(description, &j)); err != nil {
-		return fmt.Errorf("job: %w", err)
+	j, description, err := readJob("/job")
+	if err != nil {
+		return err
 	}
 	policy, err := os.ReadFile("/selinux.pol")
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
+	}
+	if j.Systemd {
+		return errors.Join(j.enterRoot(), j.settle(), j.becomeSystemd(description))
 	}
 	port, err := openPort("events")
 	if err != nil {
@@ -49,6 +55,27 @@ func guest() error {
 		return err
 	}
 	return j.run(json.NewEncoder(port))
+}
+
+// serve runs the job as a service of systemd.
+func serve() error {
+	j, _, err := readJob(handover + "/job")
+	if err != nil {
+		return err
+	}
+	port, err := openPort("events")
+	if err != nil {
+		return err
+	}
+	return j.run(json.NewEncoder(port))
+}
+
+func readJob(file string) (j job, description []byte, err error) {
+	description, err = os.ReadFile(file)
+	if err := errors.Join(err, json.Unmarshal(description, &j)); err != nil {
+		return j, nil, fmt.Errorf("job: %w", err)
+	}
+	return j, description, nil
 }
 
 func loadModules() error {

@@ -32,6 +32,9 @@ type Machine struct {
 	// SELinux is a compiled policy, which the guest loads and enforces before the first command. Empty leaves the
 	// kernel's default, which is AppArmor on Debian.
 	SELinux string
+	// Systemd is a user land of the guest's own, as kernels/prepare.sh makes it, with a systemd that becomes process 1. Empty
+	// means that the guest's init stays process 1.
+	Systemd string
 	// Show lists directories of the host that the commands need. It matters for what would not be seen otherwise:
 	// below /tmp, or anywhere if the kernel has a user land of its own.
 	Show []string
@@ -67,6 +70,7 @@ type Exit struct {
 type job struct {
 	Commands []Command
 	Root     string // the directory of the host that is to be /
+	Systemd  bool   // becomes process 1
 	Show     []string
 	Work     string
 	Modules  string // the directory lib/modules/VERSION
@@ -140,6 +144,9 @@ func (m Machine) job(commands []Command) (job, error) {
 	j := job{Commands: slices.Clone(commands), Root: "/", Modules: modules[0], Time: time.Now()}
 	if _, err := os.Stat(m.Kernel + "/root"); err == nil {
 		j.Root = m.Kernel + "/root"
+	}
+	if m.Systemd != "" {
+		j.Root, j.Systemd = m.Systemd, true
 	}
 	j.Show, j.Work = append(slices.Clone(m.Show), j.Modules), m.Work
 	if err := j.resolve(); err != nil {
