@@ -245,10 +245,16 @@ func (b *build) old(fs plan.Slot) (ops []plan.Op) {
 	}
 	ops = append(ops, bound.bindUpper()...)
 	place := b.p.Slot()
-	return append(ops,
+	ops = append(ops,
 		mnt.Mkdir(*bound.store, "M", 0o700),
 		enter(*bound.store),
-		hints(b.s, plan.Call("mount", unix.SYS_MOUNT, plan.Str("overlay"), plan.Str("M"), plan.Str("overlay"), plan.Int(0), plan.Str(bound.text()))),
+		hints(b.s, plan.Call("mount", unix.SYS_MOUNT, plan.Str("overlay"), plan.Str("M"), plan.Str("overlay"), plan.Int(0), plan.Str(bound.text()))))
+	if mnt.ViewOf(b.p).NoSetAttr() { // what is attached can be mounted anew, and the copy has the same
+		return append(ops, mnt.Remount("M", mnt.RemountFlags(b.s.attributes())),
+			mnt.OpenPath(plan.Saved(*bound.store), "M", unix.O_DIRECTORY, 0).Save(place),
+			mnt.CloneAt(plan.Saved(place), "", 0).Save(b.mount))
+	}
+	return append(ops,
 		mnt.OpenPath(plan.Saved(*bound.store), "M", unix.O_DIRECTORY, 0).Save(place),
 		mnt.CloneAt(plan.Saved(place), "", 0).Save(b.mount),
 		mnt.SetAttr(b.mount, false, b.s.attributes(), 0))

@@ -9,9 +9,9 @@ import (
 	"github.com/caisson-dev/caisson/plan"
 )
 
-// MountOld mounts as on a kernel that takes layers in one text only.
-func MountOld(s Stack) (*os.File, error) {
-	p := plan.Build(plan.Func(func(p *plan.Plan) error {
+// MountOld mounts as on a kernel that takes layers in one text only. Parts that say what else the kernel lacks come first.
+func MountOld(s Stack, first ...plan.Primitive) (*os.File, error) {
+	p := plan.Build(append(first, plan.Func(func(p *plan.Plan) error {
 		p.Child(plan.Sources, mnt.Private())
 		b := build{p: p, s: s, top: rootOf(s.Lower[0]), mount: p.Slot()}
 		p.Child(plan.Sources, b.open()...)
@@ -24,7 +24,7 @@ func MountOld(s Stack) (*os.File, error) {
 		p.Child(plan.Root, b.old(fs)...)
 		p.Child(plan.Root, plan.Call("fcntl", unix.SYS_FCNTL, plan.Saved(b.mount), plan.Int(unix.F_DUPFD_CLOEXEC), plan.Int(3)))
 		return nil
-	}))
+	}))...)
 	if p.Err() != nil {
 		return nil, p.Err()
 	}

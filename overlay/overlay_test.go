@@ -18,6 +18,7 @@ import (
 
 	"github.com/caisson-dev/caisson/chroot"
 	"github.com/caisson-dev/caisson/internal/launch"
+	"github.com/caisson-dev/caisson/internal/mnt"
 	"github.com/caisson-dev/caisson/overlay"
 	"github.com/caisson-dev/caisson/plan"
 	"github.com/caisson-dev/caisson/plan/plantest"
@@ -233,9 +234,11 @@ func TestSize(t *testing.T) {
 func TestAttributes(t *testing.T) {
 	needsScratch(t)
 	layer := put(t, t.TempDir(), nil)
+	var older []plan.Primitive
 	opts := func(s overlay.Root) string {
 		s.Lower = []string{layer}
-		for _, line := range strings.Split(run(t, "cat /proc/self/mountinfo", append(programs(t), s, chroot.Proc{})...), "\n") {
+		parts := append(append(older, programs(t)...), s, chroot.Proc{})
+		for _, line := range strings.Split(run(t, "cat /proc/self/mountinfo", parts...), "\n") {
 			if f := strings.Fields(line); len(f) > 5 && f[4] == "/" {
 				return f[5]
 			}
@@ -245,6 +248,9 @@ func TestAttributes(t *testing.T) {
 	require.Equal(t, "rw,nodev,relatime", opts(overlay.Root{}))
 	require.Equal(t, "rw,nosuid,relatime", opts(overlay.Root{Dev: true, NoSUID: true}))
 	require.Equal(t, "ro,nodev,relatime", opts(overlay.Root{ReadOnly: true}))
+	older = []plan.Primitive{plan.Func(mnt.Old)} // before Linux 5.12
+	require.Equal(t, "ro,nodev,relatime", opts(overlay.Root{ReadOnly: true}))
+	require.Equal(t, "ro,nosuid,relatime", opts(overlay.Root{ReadOnly: true, Dev: true, NoSUID: true}))
 }
 
 // TestDeviceInLayer: what an image calls a device is none.

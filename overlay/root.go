@@ -36,7 +36,7 @@ func (r Root) Apply(p *plan.Plan) error {
 	tree := s.record(p)
 	mnt.ChangeRoot(p, func() { p.Child(plan.Root, mnt.Enter(tree)...) })
 	if sealed {
-		p.Child(plan.Seal, mnt.SetAttrOf(tree, false, unix.MOUNT_ATTR_RDONLY, 0))
+		mnt.ViewOf(p).SealTop(p, tree)
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson/chroot"
+	"github.com/caisson-dev/caisson/internal/mnt"
 	"github.com/caisson-dev/caisson/overlay"
 	"github.com/caisson-dev/caisson/plan"
 )
@@ -458,6 +459,14 @@ func TestOldWay(t *testing.T) {
 			if s.Upper != "" {
 				require.FileExists(t, s.Upper+"/new")
 			}
+			var now, then unix.Statfs_t
+			require.NoError(t, errors.Join(unix.Fstatfs(int(f.Fd()), &now), f.Close()))
+			older, err := overlay.MountOld(s, plan.Func(mnt.Old)) // before Linux 5.12
+			require.NoError(t, err)
+			defer older.Close()
+			require.NoError(t, unix.Fstatfs(int(older.Fd()), &then))
+			require.Equal(t, now.Flags, then.Flags)
+			require.NotZero(t, now.Flags&unix.ST_NODEV)
 		})
 	}
 	for _, s := range []overlay.Stack{{Lower: []string{a}, Data: []string{b}, MetaCopy: overlay.On}, {Lower: []string{a}, UUID: overlay.Null}} {
