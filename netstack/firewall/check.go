@@ -50,6 +50,9 @@ func (r Rules) check() error {
 			return err
 		}
 	}
+	if err := r.checkNames(); err != nil {
+		return err
+	}
 	return r.checkPolicy()
 }
 

@@ -5,7 +5,6 @@ package firewall
 import (
 	"net/netip"
 	"strings"
-	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
@@ -127,12 +126,6 @@ func reply(h dnsmessage.Header, q dnsmessage.Question, found foundAddrs) ([]byte
 		m.Answers = append(m.Answers, r)
 	}
 	return m.Pack()
-}
-
-// pinned says how long an address is pinned: as long as the answer is valid, and a little longer, for who connects in the last moment.
-func (f foundAddrs) pinned() time.Duration {
-	const most, grace = 24 * time.Hour, 5 * time.Second
-	return min(time.Duration(f.ttl)*time.Second, most) + grace
 }
 
 // matches reports whether a name is one of the patterns: "example.com", or "*.example.com" for what is below it.

@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package firewall gives sandboxes their part of the packet filter (nftables): masquerading, published ports, policies, virtual services.
+// Package firewall gives sandboxes their part of the packet filter (nftables, or iptables where the kernel has nothing else): masquerading, published ports, policies, virtual services.
 //
 // What one sandbox has in it is one value, [Rules]. A [Firewall] is that of one network namespace, most often the host's; [Firewall.Add] puts rules
 // into it under an id, [Held.Set] replaces them while the sandbox runs, [Held.Remove] takes them away:
@@ -25,7 +25,7 @@
 //	}
 //	defer held.Remove()
 //
-// Each of the three is one transaction of the kernel: all of it is in force, or nothing.
+// Each of the three is one transaction of the kernel: all of it is in force, or nothing. What a changed policy forbids ends, also what had begun before.
 //
 // # Whose packet is it
 //
@@ -44,11 +44,17 @@
 // addressed to, come to a [Resolver], which answers for the names that are allowed, and pins the addresses it has answered for as long as the answer is valid.
 // The packet filter knows addresses only: where many names live on one address, all of them are reached.
 //
+// The same Resolver tells sandboxes on one bridge where the others are that have [Rules].Names, whoever has started first and in whatever process.
+//
 // # Others
 //
 // Two tables are ours: "caisson-v1" of the families inet and bridge. No other one is read or written, with one exception: [Firewall.Blockers] looks for those that drop all that is forwarded, as
 // Docker's do. Verdicts of others hold beside ours: what one drops is dropped. The tables are made with the first rules and
 // removed with the last. Tables of a sandbox do not grow the way of a packet: it is found in maps, whether there are ten sandboxes or ten thousand.
+//
+// # Without nf_tables
+//
+// A kernel that has iptables alone keeps the same rules in chains of our own, each line with its owner's id: see [IPTables] for what is weaker then, and what is refused. [Firewall.Backend] tells which it is.
 //
 // # The dead
 //
@@ -59,7 +65,7 @@
 //
 // A value that makes no sense is a [*RuleError] (EINVAL) before anything is done. A port, an address or an id that somebody has is a [*ConflictError], which names the other sandbox or the
 // process that listens. A parameter of the kernel that forbids forwarding is a [*SysctlError]. Everything else is an [*Error] with the errno: fs.ErrPermission without CAP_NET_ADMIN,
-// errors.ErrUnsupported where the kernel has no nf_tables or not what the rules need.
+// errors.ErrUnsupported where the kernel has neither nf_tables nor iptables, or not what the rules need.
 //
 // # Needs
 //

@@ -68,6 +68,27 @@ func ExampleResolver() {
 	}
 }
 
+// Sandboxes on one bridge find each other by names.
+func ExampleRules_names() {
+	_ = firewall.Rules{
+		Cards:  []firewall.Card{{Name: "veth3", Bridge: "caisson0", Addrs: []netip.Addr{netip.MustParseAddr("10.88.0.2")}}},
+		Names:  []string{"db"},
+		Policy: firewall.Policy{Resolver: []netip.AddrPort{netip.MustParseAddrPort("10.88.0.1:53")}},
+	}
+	_ = firewall.Resolver{Upstream: []netip.AddrPort{netip.MustParseAddrPort("9.9.9.9:53")}, Forward: true} // all other names, too
+}
+
+// A host that may have an old kernel.
+func ExampleFirewall_Backend() {
+	fw, err := firewall.Host{Forward: true}.Open() // asks the kernel
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer fw.Close()
+	fmt.Println(fw.Backend()) // nftables
+}
+
 // A service whose members change while it runs.
 func ExampleHeld_Set() {
 	change := func(svc *firewall.Held, members []netip.AddrPort) error {

@@ -18,7 +18,7 @@ func WithPrograms(h Host, ip, bridge string) Host {
 
 // Pin does what a Resolver does that has heard an address for a name.
 func Pin(h *Held, name string, a netip.Addr, d time.Duration) error {
-	_, sets := h.f.setsFor(first1(h.rules), name, a.Is4())
+	_, sets, _ := h.f.setsFor(first1(h.rules), name, a.Is4())
 	return h.pin(sets, []netip.Addr{a}, d)
 }
 

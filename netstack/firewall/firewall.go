@@ -297,6 +297,7 @@ func (h *Held) File() (*os.File, error) {
 // clone copies what the caller could change.
 func (r Rules) clone() Rules {
 	r.Cards, r.Pools, r.Publish, r.Services = slices.Clone(r.Cards), slices.Clone(r.Pools), slices.Clone(r.Publish), slices.Clone(r.Services)
+	r.Names = slices.Clone(r.Names)
 	for i := range r.Cards {
 		r.Cards[i].Addrs, r.Cards[i].MAC = slices.Clone(r.Cards[i].Addrs), slices.Clone(r.Cards[i].MAC)
 	}

@@ -12,27 +12,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setsFor finds who has an address, and which of his sets a name belongs to. Nil: nobody, or he may not know it.
-func (f *Firewall) setsFor(client netip.Addr, name string, v4 bool) (held *Held, sets []string) {
+// setsFor finds who has an address, and which of his sets a name belongs to. Held nil: nobody. Sets nil: his policy has no rule with the name; named tells whether it has one with others.
+func (f *Firewall) setsFor(client netip.Addr, name string, v4 bool) (held *Held, sets []string, named bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	h := f.clients[client]
 	if h == nil {
-		return nil, nil
+		return nil, nil, false
 	}
 	fam := ipv6()
 	if v4 {
 		fam = ipv4()
 	}
 	for _, r := range h.rules.Policy.Egress.Rules {
+		named = named || len(r.Names) > 0
 		if len(r.Names) > 0 && matches(r.Names, name) {
 			sets = append(sets, nameSetName(fam, h.id, r.Names))
 		}
 	}
-	if sets == nil {
-		return nil, nil
-	}
-	return h, sets
+	return h, sets, named
 }
 
 // pin puts addresses into sets for a time. What is there already for long enough stays.

@@ -18,7 +18,7 @@ import (
 )
 
 // Resolver answers the questions of sandboxes whose policies have rules with names: it asks others, pins the addresses that it hears for as long as they are valid, and
-// only then answers. It answers for the names in the rules alone, and for addresses (A, AAAA) alone; of other records there are none. Everything else is refused, which closes the
+// only then answers. It knows the sandboxes on the same bridge by their [Rules].Names itself. It answers for these and for the names in the rules alone, and for addresses (A, AAAA) alone; of other records there are none. Everything else is refused, which closes the
 // way out of a sandbox by questions for names that nobody has.
 type Resolver struct {
 	// Upstream are the resolvers that are asked, one after the other, until one answers. At least one.
@@ -27,6 +27,10 @@ type Resolver struct {
 	// Private takes answers with addresses of private networks, too (RFC 1918, RFC 4193, RFC 6598). False: they are left out, since whoever owns an allowed name could let it point to the host or its
 	// neighbours. Loopback, link-local and multicast addresses are always left out.
 	Private bool
+
+	// Forward answers for all other names, too, to sandboxes that have a Policy.Resolver and no rule with names: their policies are about addresses, and hold as they are. Still
+	// for addresses alone.
+	Forward bool
 
 	// Dial connects to an upstream resolver; network is "udp" or "tcp". Nil: as net.Dialer does.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -182,9 +186,23 @@ func (s *serving) answer(from netip.Addr, query []byte, size int) []byte {
 
 // find asks, and pins what it hears.
 func (s *serving) find(from netip.Addr, q dnsmessage.Question) foundAddrs {
-	held, sets := s.f.setsFor(from, q.Name.String(), q.Type == dnsmessage.TypeA)
+	held, sets, named := s.f.setsFor(from, q.Name.String(), q.Type == dnsmessage.TypeA)
+	if held == nil {
+		return foundAddrs{rcode: dnsmessage.RCodeRefused}
+	}
+	if label, ok := oneLabel(q.Name.String()); ok {
+		found, err := s.neighbour(from, label, q.Type)
+		switch {
+		case err != nil:
+			return foundAddrs{rcode: dnsmessage.RCodeServerFailure}
+		case found.rcode == dnsmessage.RCodeSuccess:
+			return s.pin(held, sets, found)
+		case sets == nil:
+			return found
+		}
+	}
 	switch {
-	case held == nil:
+	case sets == nil && (named || !s.Forward):
 		return foundAddrs{rcode: dnsmessage.RCodeRefused}
 	case q.Type != dnsmessage.TypeA && q.Type != dnsmessage.TypeAAAA:
 		return foundAddrs{}
@@ -194,13 +212,7 @@ func (s *serving) find(from netip.Addr, q dnsmessage.Question) foundAddrs {
 		return foundAddrs{rcode: dnsmessage.RCodeServerFailure}
 	}
 	found.addrs = s.acceptable(found.addrs)
-	if len(found.addrs) == 0 {
-		return found
-	}
-	if err := held.pin(sets, found.addrs, found.pinned()); err != nil {
-		return foundAddrs{rcode: dnsmessage.RCodeServerFailure}
-	}
-	return found
+	return s.pin(held, sets, found)
 }
 
 func (s *serving) acceptable(addrs []netip.Addr) (list []netip.Addr) {

@@ -135,15 +135,17 @@ func (s space) resolve(network, name string, kind dnsmessage.Type) (rcode dnsmes
 }
 
 // resolver serves at the bridge's address.
-func (w *world) resolver(fw *firewall.Firewall) {
+func (w *world) resolver(fw *firewall.Firewall) { w.resolverAt(fw, "10.88.0.1:5300", false) }
+
+func (w *world) resolverAt(fw *firewall.Firewall, at string, forward bool) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan error, 1)
 	w.host.in(func() {
-		u, err := net.ListenPacket("udp", "10.88.0.1:5300")
+		u, err := net.ListenPacket("udp", at)
 		require.NoError(w.t, err)
-		l, err := net.Listen("tcp", "10.88.0.1:5300")
+		l, err := net.Listen("tcp", at)
 		require.NoError(w.t, err)
-		r := firewall.Resolver{Upstream: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.2:53")},
+		r := firewall.Resolver{Forward: forward, Upstream: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.2:53")},
 			Dial: func(ctx context.Context, network, address string) (c net.Conn, err error) {
 				w.host.in(func() { c, err = new(net.Dialer).DialContext(ctx, network, address) })
 				return c, err

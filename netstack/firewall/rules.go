@@ -31,6 +31,10 @@ type Rules struct {
 
 	// Policy says whom the sandbox may speak to, and who to it.
 	Policy Policy
+
+	// Names are what sandboxes on the same bridge call this one, if a [Resolver] answers their questions (Policy.Resolver): "db". One label each, in upper or lower case. It does not matter who starts first,
+	// nor in which process. A sandbox that is Isolated has no name for others, and knows none. Names open nothing: whether they may speak, policies say.
+	Names []string
 }
 
 // Card is a network card of a sandbox.

@@ -24,18 +24,19 @@ func (f *Firewall) lower(id string, r Rules, macs map[string]net.HardwareAddr) s
 
 // claim sees to it that nobody else has what the rules ask for. With nf_tables the kernel does that, but for networks.
 func (f *Firewall) claim(h *Held, r Rules) error {
+	conflict := func() error { return f.dir.claimed(h.id, r) }
 	if f.x == nil {
-		return f.poolConflict(h.id, r.Pools)
+		conflict = func() error { return f.poolConflict(h.id, r.Pools) }
 	}
-	if err := f.dir.claimed(h.id, r); err != nil {
+	if err := conflict(); err != nil {
 		return err
 	}
 	return h.note(r)
 }
 
-// note writes down what the owner has, where others have to read it.
+// note writes down what the owner has, where others have to read it: with nf_tables those alone who look for a name.
 func (h *Held) note(r Rules) error {
-	if h.f.x == nil {
+	if h.f.x == nil && len(r.Names) == 0 && len(h.rules.Names) == 0 {
 		return nil
 	}
 	return note(h.lock, claims{r})
