@@ -290,8 +290,8 @@ func TestHeaderBombs(t *testing.T) {
 
 // TestHeadersAreNotKept: of thousands of entries with large headers little stays in memory, though all directories are remembered until the end.
 func TestHeadersAreNotKept(t *testing.T) {
-	pad := strings.Repeat("./", 200<<10)
-	records := map[string]string{"comment": strings.Repeat("x", 400<<10)}
+	pad := strings.Repeat(strings.Repeat("p", 250)+"/", 1600) // all in one directory, whose name is long
+	records := map[string]string{"comment": strings.Repeat("x", 400<<10), "SCHILY.xattr.user.a": "v"}
 	headers := func(name string, typ byte) []byte {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
@@ -316,7 +316,9 @@ func TestHeadersAreNotKept(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		most = max(most, m.HeapAlloc)
 	}}.Apply(ctx, dst, r)
-	require.NoError(t, err)
+	if !errors.Is(err, errors.ErrUnsupported) { // the file system may have no attributes; those of directories come last
+		require.NoError(t, err)
+	}
 	require.Less(t, most, uint64(20<<20), "of 48 MiB of headers")
 }
 
