@@ -38,7 +38,8 @@
 // What is enabled in cgroup.subtree_control of the groups above stays enabled.
 //
 // Where systemd manages the hierarchy and the caller's group was not given to it, [Systemd] asks for a scope in which groups may be made, over D-Bus: root the
-// system's manager, a user his own.
+// system's manager, a user his own. The limits of such a unit itself are set by [Unit.Set], or systemd would write its own over them; those of the groups below
+// do not concern it.
 //
 // # Events
 //

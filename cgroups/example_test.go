@@ -245,7 +245,8 @@ func ExampleError() {
 func ExampleSystemd() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	unit, err := cgroups.Systemd{User: os.Geteuid() != 0, Slice: "sandboxes.slice"}.Start(ctx)
+	all := cgroups.Limits{Memory: 8 * cgroups.GiB, CPUs: 4} // of all sandboxes together
+	unit, err := cgroups.Systemd{User: os.Geteuid() != 0, Slice: "sandboxes.slice", Limits: all}.Start(ctx)
 	if errors.Is(err, errors.ErrUnsupported) {
 		return // no systemd here
 	}
@@ -272,6 +273,19 @@ func ExampleUnit() {
 	}
 	fmt.Println(stats.CPU.Usage, stats.PIDs.Current)
 	if err := batch.Stop(ctx); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// Half of the memory from now on. A later systemctl daemon-reload leaves it so.
+func ExampleUnit_Set() {
+	ctx := context.Background()
+	batch, err := cgroups.Systemd{Unit: "batch.slice"}.Open(ctx)
+	if err != nil {
+		return // there is none
+	}
+	defer batch.Close()
+	if err := batch.Set(ctx, cgroups.Limits{Memory: 4 * cgroups.GiB}); err != nil {
 		log.Fatal(err)
 	}
 }

@@ -3,17 +3,12 @@
 package cgroups
 
 import (
-	"bytes"
-	"context"
 	"errors"
-	"fmt"
 	"math"
 	"math/bits"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -33,20 +28,6 @@ type auxiliary struct {
 type perDevice struct {
 	Path   string
 	Number uint64
-}
-
-// state is what systemd says of a unit: all properties that it has for one of this kind.
-type state map[string]dbus.Variant
-
-// given reports whether the unit's group was given away with a controller.
-func (s state) given(controller string) bool {
-	delegated, _ := s["Delegate"].Value().(bool)
-	controllers, _ := s["DelegateControllers"].Value().([]string)
-	return delegated && slices.Contains(controllers, controller)
-}
-
-func (s state) knows(all []property) bool {
-	return !slices.ContainsFunc(all, func(p property) bool { _, ok := s[p.Name]; return !ok })
 }
 
 // systemdOwn are the controllers that systemd turns on and off. A group that it has not given away has one only as long as a property needs it.
@@ -205,94 +186,4 @@ func bitmap(list string) (set []byte) {
 		}
 	}
 	return set
-}
-
-// state asks for all properties of a unit.
-func (b *bus) state(ctx context.Context, unit string) (all state, err error) {
-	object, kind, err := b.unit(ctx, unit)
-	if err != nil {
-		return nil, err
-	}
-	err = b.Object(b.owner, object).CallWithContext(ctx, "org.freedesktop.DBus.Properties.GetAll", 0, kind).Store(&all)
-	return all, err
-}
-
-// lacks names the first property that systemd has not taken as it was told, or "".
-func (s state) lacks(told []property) string {
-	last := map[string]uint64{} // of what is said of a device several times
-	for _, p := range told {
-		if devices, ok := p.Value.Value().([]perDevice); ok {
-			last[p.Name+" "+devices[0].Path] = devices[0].Number
-			continue
-		}
-		got := s[p.Name].Value()
-		if set, ok := got.([]byte); ok { // in whole words
-			got = bytes.TrimRight(set, "\x00")
-		}
-		if !reflect.DeepEqual(got, p.Value.Value()) {
-			return p.Name
-		}
-	}
-	for key, n := range last {
-		name, device, _ := strings.Cut(key, " ")
-		if got, ok := s.device(name, device); got != n && (ok || n != math.MaxUint64) {
-			return name
-		}
-	}
-	return ""
-}
-
-func (s state) device(name, device string) (n uint64, ok bool) {
-	var all []perDevice
-	if v, known := s[name]; !known || dbus.Store([]any{v.Value()}, &all) != nil {
-		return 0, false
-	}
-	i := slices.IndexFunc(all, func(d perDevice) bool { return d.Path == device })
-	if i < 0 {
-		return 0, false
-	}
-	return all[i].Number, true
-}
-
-// Set changes limits of the unit's own group, also while it runs. What systemd manages is given to it as properties, until the next boot: into the files alone
-// it would write its own values again, at the next daemon-reload or change of another property. They are in the files, too, when Set returns.
-//
-// What systemd has no property for is only written to the files, of a unit whose group was given away with the controller, as a scope's. Elsewhere it does not hold, and
-// is errors.ErrUnsupported, as are OOMGroup, Files of systemd's own controllers, and on version 1 Devices: a group below the unit takes them all. CPUIdle is
-// a weight to systemd: Off gives the unit the normal one, if CPUWeight does not say another. Set stops at the first error; what has been
-// set before stays.
-func (u *Unit) Set(ctx context.Context, l Limits) error {
-	s := u.systemd
-	b, err := s.dial(ctx)
-	if err != nil {
-		return s.failed(ctx, "ask systemd for", err)
-	}
-	defer b.Close()
-	now, err := b.state(ctx, u.Name)
-	if err != nil {
-		return s.failed(ctx, "look for", err)
-	}
-	told, err := l.properties(u.all, now, now.given)
-	if err != nil {
-		return err
-	}
-	if len(told) > 0 {
-		if err := b.manager(ctx, "SetUnitProperties", u.Name, true, told).Err; err != nil {
-			return s.failed(ctx, "set properties of", err)
-		}
-	}
-	return u.hold(ctx, b, told, l)
-}
-
-// hold sees that systemd has taken the properties. To answer that it comes back to its loop, in which it writes files first, and so what is then written
-// here is not written over.
-func (u *Unit) hold(ctx context.Context, b *bus, told []property, l Limits) error {
-	now, err := b.state(ctx, u.Name)
-	if err != nil {
-		return u.systemd.failed(ctx, "look for", err)
-	}
-	if name := now.lacks(told); name != "" {
-		return u.systemd.failed(ctx, "set properties of", &reason{fmt.Sprintf("systemd has not taken %s as it was told", name), syscall.EPROTO})
-	}
-	return u.Group.Set(l)
 }

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"reflect"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -48,14 +47,6 @@ type Systemd struct {
 	// Address is that of the bus, "unix:path=/run/dbus/system_bus_socket", which is also what "" means; for a user $DBUS_SESSION_BUS_ADDRESS, or bus in
 	// $XDG_RUNTIME_DIR. Others than unix: are EINVAL.
 	Address string
-}
-
-// Unit is a running unit of systemd with its group. [Group.Close] closes the group and leaves the unit.
-type Unit struct {
-	*Group
-	Name string
-
-	systemd Systemd
 }
 
 // Start has systemd make a transient unit, and waits until it has. The processes of a scope are then in its group [Leaf] (see [Group.Vacate]), so that the
@@ -123,15 +114,6 @@ func (s Systemd) limits(ctx context.Context, b *bus) ([]property, error) {
 	})
 }
 
-// giveUp ends a slice that could not be set up. A scope has processes, which would be killed: it ends with them.
-func (u *Unit) giveUp(ctx context.Context, b *bus) error {
-	defer u.Close()
-	if u.systemd.scope() {
-		return nil
-	}
-	return u.systemd.failed(ctx, "stop", b.job(ctx, "StopUnit", u.Name, "fail"))
-}
-
 // Open opens the group of a unit that exists, also of a service. One that does not is ENOENT.
 func (s Systemd) Open(ctx context.Context) (*Unit, error) {
 	if err := checkUnit(s.Unit); err != nil {
@@ -155,46 +137,6 @@ func (s Systemd) open(ctx context.Context, b *bus) (*Unit, error) {
 		return nil, err
 	}
 	return &Unit{g, s.Unit, s}, nil
-}
-
-// settle makes sure that the processes have come, and moves them out of the way.
-func (u *Unit) settle(pids []int) error {
-	if len(pids) == 0 {
-		pids = []int{os.Getpid()}
-	}
-	there, err := u.Procs()
-	if err != nil {
-		return err
-	}
-	for _, pid := range pids {
-		if !slices.Contains(there, pid) && unix.Kill(pid, 0) != unix.ESRCH {
-			return &Error{Op: "start", Value: u.Name, Err: &reason{fmt.Sprintf("systemd has made the group %s, and process %d is not in it", u.Group, pid), syscall.EPROTO}}
-		}
-	}
-	return u.Vacate()
-}
-
-// Stop has systemd end the unit: it kills all processes in it, and removes its group. A unit that is gone is no error. One that the calling process is in
-// is EDEADLK; it ends with the process.
-func (u *Unit) Stop(ctx context.Context) error {
-	pids, err := u.Procs()
-	if err != nil && !gone(err) {
-		return err
-	}
-	s := u.systemd
-	if slices.Contains(pids, os.Getpid()) {
-		return s.failed(ctx, "stop", &reason{"the calling process is in it", syscall.EDEADLK})
-	}
-	b, err := s.dial(ctx)
-	if err != nil {
-		return s.failed(ctx, "ask systemd for", err)
-	}
-	defer b.Close()
-	err = s.failed(ctx, "stop", b.job(ctx, "StopUnit", u.Name, "fail"))
-	if err == nil || errors.Is(err, syscall.ENOENT) {
-		return u.Close()
-	}
-	return err
 }
 
 func (s Systemd) scope() bool { return strings.HasSuffix(s.Unit, ".scope") }
