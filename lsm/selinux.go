@@ -98,9 +98,11 @@ type Creating struct {
 
 // Do calls f on a thread whose creations are labelled. Other goroutines are not concerned, nor those that f starts. Where the labels cannot be taken back afterwards, the
 // thread is thrown away.
-func (c Creating) Do(f func() error) error {
+func (c Creating) Do(f func() error) error { return c.do(here(), f) }
+
+func (c Creating) do(h host, f func() error) error {
 	labels := map[string]Context{"fscreate": c.File, "keycreate": c.Key, "sockcreate": c.Socket}
-	dir, err := here().need("selinux", "attr/")
+	dir, err := h.need("selinux", "attr/")
 	if err != nil {
 		return err
 	}
@@ -108,7 +110,7 @@ func (c Creating) Do(f func() error) error {
 	go func() {
 		defer close(done) // also where f ends its goroutine
 		runtime.LockOSThread()
-		err, clean := labelled(dir, labels, f)
+		err, clean := labelled(h, dir, labels, f)
 		if clean {
 			runtime.UnlockOSThread()
 		}
@@ -121,8 +123,8 @@ func (c Creating) Do(f func() error) error {
 	return err
 }
 
-func labelled(dir string, labels map[string]Context, f func() error) (err error, clean bool) {
-	proc, err := here().openProc()
+func labelled(h host, dir string, labels map[string]Context, f func() error) (err error, clean bool) {
+	proc, err := h.openProc()
 	if err != nil {
 		return err, true
 	}
