@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,9 +17,34 @@ import (
 type lockDir struct {
 	path string
 	file *os.File
+	mark *os.File // see openMark
 }
 
+// openLockDir opens the directory of a network namespace, and removes those of others that are gone.
 func openLockDir(dir, name string) (*lockDir, error) {
+	const tries = 100
+	for range tries {
+		d, err := makeLockDir(dir, name)
+		if errors.Is(err, fs.ErrNotExist) { // it was removed just then
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		again, err := d.openMark()
+		if err == nil && !again {
+			collect(dir, name, time.Now())
+			return d, nil
+		}
+		d.close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, &Error{Op: "open the directory for locks " + dir, Err: unix.EAGAIN}
+}
+
+func makeLockDir(dir, name string) (*lockDir, error) {
 	path := filepath.Join(dir, name)
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, failed(err, "make the directory for locks")
@@ -32,7 +58,7 @@ func openLockDir(dir, name string) (*lockDir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &lockDir{path, f}, nil
+	return &lockDir{path: path, file: f}, nil
 }
 
 // ownDir opens a directory to which nobody else can write: he could say who is alive.
@@ -50,8 +76,12 @@ func ownDir(path string) (*os.File, error) {
 }
 
 func (d *lockDir) close() {
-	if d != nil {
-		d.file.Close()
+	if d == nil {
+		return
+	}
+	d.file.Close()
+	if d.mark != nil {
+		d.mark.Close()
 	}
 }
 
