@@ -2,7 +2,8 @@
 
 // Command learn runs a command in a sandbox and prints the smallest profile of system calls that lets it run, or the smallest Landlock rules.
 //
-//	learn -- ls /                           # for docker run --security-opt seccomp=FILE
+//	learn -- ls /                           # for docker run --security-opt seccomp=FILE, with what the runtime needs itself
+//	learn -bare -- ls /                     # without
 //	learn -go -args -- python3 -c 'print(1)'
 //	learn -runs 5 -o ls.json -- ls -l /     # what any of five runs did
 //	learn -names -- date
@@ -40,9 +41,9 @@ func main() {
 
 // options are those of the command line.
 type options struct {
-	source, check, arguments, names, withInit bool
-	runs, fold                                int
-	out, otherwise                            string
+	source, check, arguments, names, withInit, bare bool
+	runs, fold                                      int
+	out, otherwise                                  string
 }
 
 func run() error {
@@ -51,6 +52,7 @@ func run() error {
 	flag.BoolVar(&o.source, "go", false, "print Go source")
 	flag.BoolVar(&o.names, "names", false, "print the names alone")
 	flag.BoolVar(&o.withInit, "init", false, "add what an init process needs")
+	flag.BoolVar(&o.bare, "bare", false, "leave out what runc and crun need themselves")
 	flag.BoolVar(&o.check, "check", false, "run the command again under the profile")
 	flag.IntVar(&o.runs, "runs", 1, "how often to run the command")
 	flag.StringVar(&o.out, "o", "", "file for the profile (default: standard output, after that of the command)")
@@ -61,8 +63,8 @@ func run() error {
 	switch {
 	case flag.NArg() == 0:
 		return errors.New("no command")
-	case *files && (o.arguments || o.names || o.withInit):
-		return errors.New("-args, -names and -init are about system calls, and not for -files")
+	case *files && (o.arguments || o.names || o.withInit || o.bare):
+		return errors.New("-args, -names, -init and -bare are about system calls, and not for -files")
 	case *files:
 		return learnFiles(o)
 	}
@@ -89,7 +91,7 @@ func learnCalls(o options) error {
 	if o.withInit {
 		profile = profile.WithInit()
 	}
-	text, err := print(profile, action, o.source, o.names)
+	text, err := o.print(profile, action)
 	if err != nil {
 		return err
 	}
@@ -111,12 +113,15 @@ func command(filter plan.Primitive) *caisson.Cmd {
 	return cmd
 }
 
-func print(p learn.Profile, otherwise seccomp.Action, source, names bool) (string, error) {
+func (o options) print(p learn.Profile, otherwise seccomp.Action) (string, error) {
 	switch {
-	case names:
+	case o.names:
 		return strings.Join(p.Names(), "\n") + "\n", nil
-	case source:
+	case o.source:
 		return p.Go(otherwise) + "\n", nil
+	}
+	if !o.bare {
+		p = p.WithRuntime()
 	}
 	oci, err := p.OCI(otherwise)
 	if err != nil {

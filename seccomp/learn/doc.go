@@ -17,7 +17,7 @@
 // lets it do: do not learn from a program that is not trusted.
 //
 // What a command needs in any case is always in a policy: execve and exit_group, the returns from signals, and a few that every program makes and that do no harm, as close and munmap. [Profile.WithInit] adds what an init process
-// (caisson.Init) needs.
+// (caisson.Init) needs, [Profile.WithRuntime] what runc and crun need to start it.
 //
 // # Source
 //

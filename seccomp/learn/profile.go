@@ -128,11 +128,7 @@ func (p Profile) WithInit() Profile {
 	for _, name := range []string{"close", "execveat", "exit_group", "fcntl", "getpid", "kill", "rt_sigaction", "rt_sigprocmask", "rt_sigtimedwait", "setpgid", "wait4", "write"} {
 		init = append(init, Call{Name: name})
 	}
-	for i := range init {
-		init[i].Arch = arch
-		init[i].Number, _ = arch.Number(init[i].Name)
-	}
-	return Merge(p, init)
+	return Merge(p, init.in(arch))
 }
 
 // always are calls that are in each policy, and of which nobody is asked while a program is watched. A command is started by the first two and ended by
