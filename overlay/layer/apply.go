@@ -21,7 +21,11 @@ type unpacker struct {
 	tree     *tree
 	in       *ahead
 	crew     *crew
-	tar      *tar.Reader
+	tar      *tar.Reader         // nil: entries have been read since without it
+	header   tar.Header          // of an entry read without it
+	content  io.Reader           // of the entry's contents
+	left     int64               // bytes of them, with what follows, that have not been read
+	known    bool                // left is right
 	entry    string              // under way
 	made     map[uint64]struct{} // keys of what this layer has put there: whiteouts do not concern it
 	kept     int                 // bytes of attributes of directories
@@ -46,18 +50,17 @@ func (u *unpacker) run() error {
 }
 
 func (u *unpacker) entries() error {
-	u.tar = tar.NewReader(u.in.reader())
+	u.known = true
 	for {
 		if err := errors.Join(u.ctx.Err(), u.crew.failure()); err != nil {
 			return err
 		}
-		u.in.budget, u.in.zero = headerMost, false
-		h, err := u.tar.Next()
-		u.in.budget = -1
+		u.in.zero = false
+		h, err := u.next()
 		if err == io.EOF {
 			return u.end()
 		}
-		if err != nil && err != tar.ErrInsecurePath { // which parseName is stricter about
+		if err != nil {
 			return u.damaged(err)
 		}
 		u.entry = h.Name

@@ -132,7 +132,8 @@ func (u *unpacker) block(left int64) ([]byte, error) {
 
 // fill reads all of a part of a file.
 func (u *unpacker) fill(b []byte) ([]byte, error) {
-	n, err := io.ReadFull(u.tar, b)
+	n, err := io.ReadFull(u.content, b)
+	u.left -= int64(n)
 	if err != nil && len(b) > 0 {
 		return nil, u.damaged(err)
 	}
