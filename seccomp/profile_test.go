@@ -192,7 +192,7 @@ func TestProfilesAsLibseccomp(t *testing.T) {
 			refused++
 			continue
 		}
-		theirs, _, err := compileC(bin, script(t, p, target), "list")
+		theirs, _, err := compileC(bin, script(t, p, target), "list", target.Arch)
 		if err != nil {
 			require.ErrorIs(t, err, errRefused)
 			theirRefusal++
