@@ -2,15 +2,18 @@ package netstack_test
 
 import (
 	"bufio"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson/netstack"
 )
@@ -37,8 +40,7 @@ func TestKilled(t *testing.T) {
 			require.LessOrEqual(t, owners(t, h), 2, "the test's and the other's")
 			require.Equal(t, "still here", answers(h))
 		}
-		other.Process.Signal(syscall.SIGSTOP) // or its own devices come and go
-		time.Sleep(time.Millisecond)
+		stop(t, h, other) // or its own devices come and go
 		require.Equal(t, 2, owners(t, h))
 		held, err := b.Names()
 		require.NoError(t, err)
@@ -75,6 +77,55 @@ func begin(t *testing.T, h *world) (*exec.Cmd, string) {
 func end(c *exec.Cmd) {
 	c.Process.Kill()
 	c.Wait()
+}
+
+// stop stops a process at a moment at which it does not hold the lock of a pool: whoever asks for the pool would wait for it for ever.
+func stop(t *testing.T, h *world, c *exec.Cmd) {
+	t.Helper()
+	for begin := time.Now(); time.Since(begin) < 10*time.Second; time.Sleep(time.Millisecond) {
+		require.NoError(t, c.Process.Signal(syscall.SIGSTOP))
+		for !still(t, c.Process.Pid) {
+			require.Less(t, time.Since(begin), 10*time.Second, "it does not stop")
+			time.Sleep(time.Millisecond)
+		}
+		if poolsFree(t, h) {
+			return
+		}
+		require.NoError(t, c.Process.Signal(syscall.SIGCONT))
+	}
+	t.Fatal("it always holds the lock of a pool")
+}
+
+// still reports whether no thread of a process that was told to stop will do anything more: one that waits for the child of a vfork(2) will not, whose child waits for another of the threads.
+func still(t *testing.T, pid int) bool {
+	t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	require.NoError(t, err)
+	require.NotEmpty(t, tasks)
+	for _, name := range tasks {
+		b, err := os.ReadFile(name)
+		_, rest, found := strings.Cut(string(b), ") ")
+		if err != nil || !found || rest[0] != 'T' && rest[0] != 'D' {
+			return false
+		}
+	}
+	return true
+}
+
+func poolsFree(t *testing.T, h *world) bool {
+	locks, err := filepath.Glob(filepath.Join(h.state, "*/pools/*/lock"))
+	require.NoError(t, err)
+	require.NotEmpty(t, locks)
+	for _, name := range locks {
+		f, err := os.Open(name)
+		require.NoError(t, err)
+		err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+		f.Close()
+		if err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // owners counts the owners of the host's devices.

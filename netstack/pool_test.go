@@ -27,7 +27,7 @@ func TestPool(t *testing.T) {
 		require.Equal(t, []string{"10.77.0.2/16", "fd77:ca15:50::2/64"}, v.Addresses["eth0"][:2])
 		require.Equal(t, []string{"127.0.0.1/8", "::1/128"}, v.Addresses["lo"])
 		h.start("serve", []string{":80", "hello"}, p, namespaces.User|namespaces.PID|namespaces.Mount, caps.Drop(caps.All))
-		require.Equal(t, "hello 10.77.0.4", withoutPort(h.run("dial", []string{"10.77.0.3:80"}, p)))
+		require.Regexp(t, `^hello 10\.77\.0\.[4-6]$`, withoutPort(h.run("dial", []string{"10.77.0.3:80"}, p)), "the next, or one made for it while that is not ready")
 		for range 5 { // faster than they are made
 			h.start("wait", nil, p)
 		}
