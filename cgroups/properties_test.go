@@ -88,7 +88,7 @@ func TestPropertiesRefused(t *testing.T) {
 		{true, Limits{PIDs: 5}, knowing("TasksMax"), nothing, "PIDs"},
 		{false, Limits{Devices: DockerDevices()}, knowing(), anything, "Devices"},
 		{false, Limits{OOMKill: Off}, knowing(), nothing, "OOMKill"},
-		{false, Limits{HugePages: []HugePages{{"2MB", 5}}}, knowing(), anything, "hugetlb"},
+		{false, Limits{RDMA: []RDMA{{"mlx5_0", 1, 1}}}, knowing(), anything, "rdma"},
 	} {
 		got, err := told(t, newSimulated(t, c.v2), c.l, c.known, c.given)
 		require.ErrorIs(t, err, errors.ErrUnsupported, c.named)

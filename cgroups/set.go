@@ -7,6 +7,8 @@ import (
 	"errors"
 	"path"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -78,7 +80,44 @@ func (g *Group) write(w setting) error {
 	if errors.As(err, &e) && gone(e.Err) {
 		d.explain(e, w)
 	}
+	if err == nil && d.v2 && w.controller == "cpuset" {
+		return d.verifySet(w)
+	}
 	return err
+}
+
+// verifySet looks at what has become of the value: version 2 takes processors that the group above does not have, and gives those of the group above instead; and
+// a partition that cannot be one, and calls it invalid.
+func (d *dir) verifySet(w setting) error {
+	file := w.file + ".effective"
+	if w.file == "cpuset.cpus.partition" {
+		file = w.file
+	}
+	if file != w.file && w.file != "cpuset.cpus" && w.file != "cpuset.mems" {
+		return nil
+	}
+	b, err := d.read(file, make([]byte, 256))
+	if err != nil {
+		return err
+	}
+	got := strings.TrimSpace(string(b))
+	switch {
+	case file == w.file && got != w.value:
+		return d.failed("write", w.file, w.value, &reason{"the kernel takes it as " + strconv.Quote(got), syscall.EINVAL})
+	case file != w.file && isList(got) && !within(bitmap(got), bitmap(w.value)):
+		return d.failed("write", w.file, w.value, &reason{"the group above has none of them, and so this one would have " + got, syscall.EINVAL})
+	}
+	return nil
+}
+
+// within reports whether all bits of a are bits of b.
+func within(a, b []byte) bool {
+	for i := range a {
+		if i >= len(b) && a[i] != 0 || i < len(b) && a[i]&^b[i] != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // explain tells a file that this kernel lacks from a group that is gone.

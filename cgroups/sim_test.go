@@ -23,6 +23,7 @@ import (
 // simulated is a host whose hierarchies are ordinary directories. Groups that are made have the files; a fault can be put into each.
 type simulated struct {
 	*host
+	t      *testing.T
 	dir    string
 	v2     bool
 	fault  func(op, name string) error // "open", "write", "mkdir", "rmdir"
@@ -32,7 +33,7 @@ type simulated struct {
 
 var v2Files = []string{"cgroup.procs", "cgroup.events", "cgroup.kill", "cgroup.freeze", "cgroup.controllers", "cgroup.subtree_control", "memory.max", "memory.high", "memory.low", "memory.min",
 	"memory.swap.max", "memory.oom.group", "memory.current", "memory.peak", "memory.stat", "memory.events", "cpu.max", "cpu.max.burst", "cpu.weight", "cpu.idle", "cpu.stat",
-	"cpu.uclamp.min", "cpu.uclamp.max", "cpuset.cpus", "cpuset.mems", "cpuset.cpus.partition", "pids.max", "pids.current", "pids.peak", "pids.events", "io.max", "io.weight", "io.latency", "io.stat", "hugetlb.2MB.max", "rdma.max", "misc.max", "dmem.max", "dmem.low", "cgroup.max.descendants", "cgroup.max.depth"}
+	"cpu.uclamp.min", "cpu.uclamp.max", "cpuset.cpus", "cpuset.mems", "cpuset.cpus.effective", "cpuset.mems.effective", "cpuset.cpus.partition", "pids.max", "pids.current", "pids.peak", "pids.events", "io.max", "io.weight", "io.latency", "io.stat", "hugetlb.2MB.max", "rdma.max", "misc.max", "dmem.max", "dmem.low", "cgroup.max.descendants", "cgroup.max.depth"}
 
 var v1Files = map[string][]string{
 	"memory":  {"memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.soft_limit_in_bytes", "memory.oom_control", "memory.usage_in_bytes", "memory.max_usage_in_bytes", "memory.failcnt", "memory.stat"},
@@ -42,19 +43,19 @@ var v1Files = map[string][]string{
 	"blkio":   {"blkio.throttle.read_bps_device", "blkio.throttle.write_iops_device", "blkio.bfq.weight", "blkio.bfq.weight_device", "blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive"},
 	"freezer": {"freezer.state"},
 	"devices": {"devices.allow", "devices.deny"},
-	"net_cls": {"net_cls.classid"},
+	"net_cls": {"net_cls.classid"}, "net_prio": {"net_prio.ifpriomap"}, "hugetlb": {"hugetlb.2MB.limit_in_bytes"},
 }
 
 var content = map[string]string{"cgroup.controllers": "cpuset cpu io memory pids hugetlb rdma misc dmem\n", "cgroup.subtree_control": "cpuset cpu io memory pids hugetlb rdma misc dmem\n",
 	"memory.stat": "anon 7\nfile 8\nshmem 9\nkernel 10\npgfault 11\npgmajfault 12\n", "memory.current": "4096\n", "memory.events": "low 0\nhigh 1\nmax 2\noom 3\noom_kill 4\n",
 	"memory.peak": "8192\n", "cpu.stat": "usage_usec 3000\nuser_usec 2000\nsystem_usec 1000\nnr_periods 5\nnr_throttled 4\nthrottled_usec 3\n", "pids.current": "1\n", "pids.peak": "2\n",
-	"pids.events": "max 3\n", "io.stat": "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n7:1 \n259:3 rbytes=10\n", "cpuset.cpus": "0-3\n", "cpuset.mems": "0\n",
+	"pids.events": "max 3\n", "io.stat": "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n7:1 \n259:3 rbytes=10\n", "cpuset.cpus": "0-3\n", "cpuset.mems": "0\n", "cpuset.cpus.effective": "0-1\n", "cpuset.mems.effective": "0\n",
 	"memory.usage_in_bytes": "4096\n", "memory.max_usage_in_bytes": "8192\n", "memory.failcnt": "2\n", "cpuacct.usage": "3000000\n", "cpuacct.stat": "user 3\nsystem 4\n", "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n",
 	"blkio.throttle.io_service_bytes_recursive": "8:0 Read 1\n8:0 Write 2\n8:0 Sync 3\n8:0 Total 3\nTotal 3\n", "blkio.throttle.io_serviced_recursive": "8:0 Read 3\n8:0 Write 4\nTotal 7\n",
 	"pids.max": "max\n"}
 
 func newSimulated(t *testing.T, v2 bool) *simulated {
-	s := &simulated{dir: t.TempDir(), v2: v2, fault: func(string, string) error { return nil }}
+	s := &simulated{t: t, dir: inMemory(t), v2: v2, fault: func(string, string) error { return nil }}
 	real := realKernel()
 	k := *real
 	k.magic = func(int) (int64, error) {
@@ -116,12 +117,31 @@ func newSimulated(t *testing.T, v2 bool) *simulated {
 	return s
 }
 
+// inMemory is a directory that costs no disk, where there is such a place: a group has 40 files.
+func inMemory(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "caisson-simulated-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return dir
+}
+
+// openPath opens a group that is closed at the end of the test, and not by the garbage collector in the middle of another one.
+func (s *simulated) openPath(p string) (*Group, error) {
+	g, err := s.host.openPath(p)
+	if err == nil {
+		s.t.Cleanup(func() { g.Close() })
+	}
+	return g, err
+}
+
 func (s *simulated) layout(t *testing.T) (mounts, groups string) {
 	if s.v2 {
 		s.fill(t, s.dir)
 		return "30 20 0:1 / " + s.dir + " rw - cgroup2 cgroup2 rw\n", "0::/\n"
 	}
-	for i, c := range []string{"memory", "cpu,cpuacct", "cpuset", "pids", "blkio", "freezer", "devices", "net_cls"} {
+	for i, c := range []string{"memory", "cpu,cpuacct", "cpuset", "pids", "blkio", "freezer", "devices", "net_cls", "net_prio", "hugetlb"} {
 		dir := filepath.Join(s.dir, c)
 		require.NoError(t, os.Mkdir(dir, 0o755))
 		s.fill(t, dir)
@@ -162,7 +182,7 @@ var many = Limits{Memory: 64 * MiB, MemoryLow: MiB, Swap: MiB, CPUs: 1.5, CPUBur
 var only2 = Limits{MemoryHigh: 32 * MiB, MemoryMin: MiB, OOMGroup: On, Partition: "member", IO: []IO{{Device: "8:0", Latency: time.Millisecond}},
 	HugePages: []HugePages{{"2MB", 2 * MiB}}, RDMA: []RDMA{{"mlx5_0", 1, NoLimit}}, Misc: []Misc{{"sev", 3}}, DMem: []DMem{{"drm/x", NoLimit, 0, 4}}, Descendants: 30, Depth: None}
 
-var only1 = Limits{OOMKill: Off, NetClass: 0x10001, CPUShares: 512}
+var only1 = Limits{OOMKill: Off, NetClass: 0x10001, NetPriority: []NetPriority{{"eth0", 5}}, CPUShares: 512, HugePages: []HugePages{{"2MB", NoLimit}}}
 
 func TestWrites(t *testing.T) {
 	two := newSimulated(t, true)
@@ -190,7 +210,7 @@ func TestWrites(t *testing.T) {
 	require.Equal(t, strings.Fields(`cpuset.cpus=0-3 cpuset.mems=0 memory.limit_in_bytes=67108864 memory.memsw.limit_in_bytes=68157440 memory.soft_limit_in_bytes=1048576
 		cpu.shares=1024 cpu.idle=1 pids.max=64 blkio.bfq.weight=59 cpu.cfs_period_us=100000 cpu.cfs_quota_us=150000 cpu.cfs_burst_us=1000 cpu.uclamp.max=50.00 cpuset.cpus=0-1 cpuset.mems=0
 		blkio.throttle.read_bps_device=8:0_1048576 blkio.throttle.write_iops_device=8:0_100 blkio.bfq.weight_device=8:0_29
-		memory.oom_control=1 cpu.shares=512 net_cls.classid=65537`), spaceless(one.writes))
+		memory.oom_control=1 cpu.shares=512 hugetlb.2MB.limit_in_bytes=-1 net_cls.classid=65537 net_prio.ifpriomap=eth0_5`), spaceless(one.writes))
 }
 
 func spaceless(all []string) []string {
@@ -224,9 +244,9 @@ func TestInexpressible(t *testing.T) {
 	s := newSimulated(t, false)
 	g, err := s.openPath("/")
 	require.NoError(t, err)
-	_, err = g.Create("g", Limits{HugePages: []HugePages{{"2MB", 1}}})
+	_, err = g.Create("g", Limits{RDMA: []RDMA{{"mlx5_0", 1, 1}}})
 	require.ErrorIs(t, err, errors.ErrUnsupported, "a controller that is not there")
-	require.Contains(t, err.Error(), "hugetlb")
+	require.Contains(t, err.Error(), "rdma")
 }
 
 // TestFaultOfEachFile: whichever file is missing, read-only, busy, without device or takes half a value: a typed error that names it, and no group is left.
@@ -251,9 +271,9 @@ func TestFaultOfEachFile(t *testing.T) {
 			}
 		}
 		require.Greater(t, len(files), 10)
-		for i, name := range files {
+		for _, name := range files {
 			for op, errnos := range map[string][]syscall.Errno{"open": {syscall.ENOENT, syscall.EACCES, syscall.EROFS}, "write": {syscall.EBUSY, syscall.ENODEV}} {
-				for _, errno := range errnos[i%len(errnos) : i%len(errnos)+1] { // in turn: making a group of 40 files takes its time
+				for _, errno := range errnos {
 					s.fault = func(o, n string) error {
 						if o == op && n == name {
 							return errno
@@ -279,6 +299,46 @@ func TestFaultOfEachFile(t *testing.T) {
 		}
 		g.Close()
 	}
+}
+
+// TestNotTaken: processors that are not given, and a partition that is none, are errors although the kernel has taken the value.
+func TestNotTaken(t *testing.T) {
+	s := newSimulated(t, true)
+	g, err := s.openPath("/")
+	require.NoError(t, err)
+	reads := func(file, text string) func(op, name string) error {
+		return func(op, name string) error {
+			if op == "open" && name == file {
+				return os.WriteFile(filepath.Join(s.dir, "g", file), []byte(text), 0o644)
+			}
+			return nil
+		}
+	}
+	for _, c := range []struct {
+		file, text string
+		l          Limits
+	}{
+		{"cpuset.cpus.effective", "0-3\n", Limits{CPUSet: "0-1"}}, {"cpuset.cpus.effective", "9\n", Limits{CPUSet: "0-7"}}, {"cpuset.mems.effective", "1\n", Limits{MemoryNodes: "0"}},
+		{"cpuset.cpus.partition", "???? invalid (no processor is free)\n", Limits{Partition: "root"}},
+	} {
+		s.fault = reads(c.file, c.text)
+		_, err := g.Create("g", c.l)
+		require.ErrorIs(t, err, syscall.EINVAL, c.file)
+		require.Empty(t, s.left(t))
+		s.fault = func(op, name string) error {
+			if op == "open" && name == c.file {
+				return syscall.EACCES
+			}
+			return nil
+		}
+		_, err = g.Create("g", c.l)
+		require.ErrorIs(t, err, syscall.EACCES, c.file)
+		require.Empty(t, s.left(t))
+	}
+	s.fault = reads("cpuset.cpus.effective", "3\n")
+	sub, err := g.Create("g", Limits{CPUSet: "2-3"})
+	require.NoError(t, err, "less than was asked for")
+	require.NoError(t, sub.Delete())
 }
 
 // TestFaultOfDirectories: one directory of several cannot be made.
@@ -482,6 +542,7 @@ func legacyHost(t *testing.T) (*host, *Group) {
 	}
 	own, err := h.openOwn()
 	require.NoError(t, err)
+	t.Cleanup(func() { own.Close() })
 	return h, own
 }
 

@@ -59,6 +59,10 @@ func TestEvents(t *testing.T) {
 	w.Forget(g)
 	require.NoError(t, w.Add(g))
 	if unified() {
+		require.NoError(t, g.Set(cgroups.Limits{MemoryHigh: 8 * cgroups.MiB}))
+		inside(t, g, "dd if=/dev/zero of=/dev/null bs=16M count=1 2>/dev/null")
+		require.Positive(t, next(t, w, cgroups.MemorySlow).Count)
+		require.NoError(t, g.Set(cgroups.Limits{MemoryHigh: cgroups.NoLimit}))
 		inside(t, g, bomb)
 		require.Positive(t, next(t, w, cgroups.PIDsMax).Count)
 	} else {
