@@ -17,7 +17,7 @@ import (
 
 // Bind shows a file or directory of the host in the sandbox, with the mounts below it (mount(2), MS_BIND). Device nodes and
 // set-user-ID programs in it do not work (nodev, nosuid), unless Dev and SUID say so. Without a user namespace a procfs that the host has mounted below
-// Source when the plan is made is covered by an empty directory, as for [Host]; one that is Source itself is shown.
+// Source is covered by an empty directory, as for [Host]; one that is Source itself is shown.
 type Bind struct {
 	// Source is a path of the host, and must exist. It is resolved at each start, as root where the caller is: where others may write to a
 	// directory on the way, they decide what is shown. File does not have that.
@@ -62,7 +62,7 @@ func (b Bind) Apply(p *plan.Plan) error {
 	v.cover(b.Target)
 	p.Child(plan.Mounts, at.Onto(p, tree)...)
 	if !b.NonRecursive {
-		hideProcesses(p, tree, source{path: b.Source, file: b.File}.now(), b.Target)
+		hideProcesses(p, tree, source{path: b.Source, file: b.File}.now, b.Target)
 	}
 	return nil
 }

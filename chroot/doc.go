@@ -38,8 +38,9 @@
 //
 // A procfs that shows a process outside shows the way out, too: /proc/PID/root, for who is the same user and has no less capabilities. In a user namespace
 // the kernel refuses it. Without one [Proc] needs a pid namespace, and each procfs that the host has mounted somewhere in what [Host], [Pivot] and [Bind]
-// show is covered by an empty directory; that is looked for when the plan is made. Who wants to see the host's processes says so:
-// Bind{Source: "/proc", Target: "/proc"}.
+// show is covered by an empty directory. That is looked for when the plan is made, and each start looks whether it is still so (some microseconds since Linux 6.8, where the kernel
+// tells; before, the table of mounts is read, 50 microseconds). What the host mounts in the moment between that look and the making of the child is not covered. Who wants to see the
+// host's processes says so: Bind{Source: "/proc", Target: "/proc"}.
 //
 // # Read-only is not for root
 //
@@ -53,7 +54,17 @@
 //
 // # Needs
 //
-// CAP_SYS_ADMIN, or a user namespace (namespaces.User), which gives it inside. Linux 5.12, for mount_setattr(2); options that need
-// more say so. Elsewhere the start fails with an error that names the call and wraps errors.ErrUnsupported; what sets no attribute of the host's mounts, as
-// a writable [Pivot] with [Proc], [Dev] and [Tmpfs], needs Linux 5.6 only. A [Root] needs no privilege, and works without openat2(2) too.
+// CAP_SYS_ADMIN, or a user namespace (namespaces.User), which gives it inside. Linux 5.2, for the mount API; options that need
+// more say so. Elsewhere the start fails with an error that names the call and wraps errors.ErrUnsupported. A [Root] needs no privilege, and works without openat2(2) too.
+//
+// Where mount_setattr(2) is not to be had (before Linux 5.12, or an outer filter of system calls refuses it), the same is done by mount(2): what comes from the host is attached to
+// a file system of the child's own, remounted mount by mount, verified by the parent, and copied to its place. It takes longer, and has limits:
+//
+//   - mounts with other ids (Bind.IDMap) are an error that wraps errors.ErrUnsupported;
+//   - so is a mount below a tree that the caller cannot reach, and what a [ReadOnly] has mounted below it, unless that is read-only;
+//   - what another mount covers wholly keeps the attributes that it had. No path leads there, and the kernel lets nobody take the cover away who could not change the attributes as well.
+//
+// Where openat2(2) is not to be had (before Linux 5.6), no symbolic link is followed on the way to a mount point, a [Mask] or a [ReadOnly]: one that is there is an error, which wraps
+// errors.ErrUnsupported (with an outer filter that answers EPERM, that). Without the mount API, as under the filters of container engines before 2020, nothing of this works, and
+// the error says so.
 package chroot

@@ -20,7 +20,7 @@ import (
 // The file systems of the kernel (/sys, /dev) are the host's until [Sysfs] and [Dev] cover them. The host's /proc is not shown in a sandbox without a
 // user namespace: /proc/PID/root of a process outside, of the same user and with no more capabilities, leads to the host's tree without the read-only
 // mount between. There is [Proc], or what the caller puts there by name, or an empty directory, which also covers each further procfs that the host has
-// mounted somewhere when the plan is made.
+// mounted somewhere.
 type Host struct {
 	Propagation Propagation // Private or Shared; see [Pivot]. Slave is an error: what the host mounts later would be writable
 }

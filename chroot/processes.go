@@ -36,66 +36,141 @@ func needsPIDs(p *plan.Plan) error {
 	return nil
 }
 
-// hideProcesses covers each procfs of the host's below a directory that is shown at target.
-func hideProcesses(p *plan.Plan, tree plan.Arg, directory, target string) {
+// shown is a tree of the host's that is shown at target, with what the host has mounted in it.
+type shown struct {
+	tree      plan.Arg
+	directory func() string // where it is now
+	target    string
+	before    int // how many of the view's mounts have come before
+}
+
+// hideProcesses covers each procfs of the host's in a tree.
+func hideProcesses(p *plan.Plan, tree plan.Arg, directory func() string, target string) {
 	v := viewOf(p)
-	before := len(v.mounted)
+	s := shown{tree, directory, target, len(v.mounted)}
 	if target == "/" { // whatever the order of the parts
-		before = 0
+		s.before = 0
 	}
 	afterOthers(p, func() error {
 		if hasUser(p) {
 			return nil
 		}
-		names, err := v.procMounts(directory)
-		for _, name := range names {
-			if !covers(v.mounted[before:], filepath.Join(target, name)) {
-				p.Child(plan.Seal, v.hide(p, tree, name, directory == "/")...)
-			}
+		if err := v.look(); err != nil {
+			return err
 		}
-		return err
+		known := v.procsIn(s, v.procs)
+		for _, name := range known {
+			v.hide(p, s, name)
+		}
+		if v.shown = append(v.shown, s); len(v.shown) == 1 {
+			p.Late(func() error {
+				v.hideLater(p)
+				return nil
+			})
+		}
+		return nil
 	})
 }
 
-// hide puts an empty directory over what is at name in the tree. In a directory that others may write to, one that has gone may have been renamed.
-func (v *view) hide(p *plan.Plan, tree plan.Arg, name string, mayGo bool) []plan.Op {
+// hide puts an empty directory over what is at name in the tree, where it still is when the sandbox begins.
+func (v *view) hide(p *plan.Plan, s shown, name string) {
 	m, t := p.Slot(), p.Slot()
-	p.Child(plan.Sources, mnt.New(p, "tmpfs", m, noFiles|unix.MOUNT_ATTR_RDONLY, mnt.Option{Key: "mode", Value: "555"})...)
-	find := mnt.Lookup{Dir: tree, Name: name, Resolve: unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_SYMLINKS, Into: t, Hints: func(o plan.Op) plan.Op {
-		return o.Hint(syscall.ENOENT, "the procfs that the host had mounted there when the plan was made has gone: make the plan anew")
-	}}
-	if mayGo {
-		find.Absent = 1
-	}
-	return append(v.Open(p, find), mnt.AttachAt(plan.Saved(m), plan.Saved(t), ""))
+	p.Child(plan.Sources, mnt.New(p, "tmpfs", m, noFiles|unix.MOUNT_ATTR_RDONLY, emptyDir)...)
+	ops := append(v.findProc(p, s, name, t), mnt.AttachAt(plan.Saved(m), plan.Saved(t), ""))
+	text := ops[len(ops)-2].String() + ", " + ops[len(ops)-1].String()
+	p.Child(plan.Seal, plan.Calls(text, func(r *plan.Run) ([]plan.Op, error) {
+		now, err := v.current(r)
+		if err != nil || !slices.Contains(v.procsIn(s, now), name) {
+			return nil, err
+		}
+		return ops, nil
+	}).Hint(syscall.ENOENT, goneHint))
 }
 
-// procMounts gives the places below a directory on which the host has mounted procfs; not the directory itself, which is shown on purpose, and nothing
-// below another one.
-func (v *view) procMounts(directory string) (names []string, err error) {
-	if directory, err = filepath.EvalSymlinks(directory); err != nil {
-		return nil, nil // it is not there: the start says so
+var emptyDir = mnt.Option{Key: "mode", Value: "555"}
+
+const goneHint = "a procfs of the host's has gone from its place in this moment: start again"
+
+// findProc goes over no link. In a directory that others may write to, what has gone may have been renamed: so that is an error.
+func (v *view) findProc(p *plan.Plan, s shown, name string, t plan.Slot) []plan.Op {
+	return v.Open(p, mnt.Lookup{Dir: s.tree, Name: name, Resolve: unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_SYMLINKS, Into: t})
+}
+
+// hideLater covers what the host has mounted, or moved, between plan and start.
+func (v *view) hideLater(p *plan.Plan) {
+	fs, m, t, other := p.Slot(), p.Slot(), p.Slot(), p.Slot()
+	known := make([][]string, len(v.shown))
+	for i, s := range v.shown {
+		known[i] = v.procsIn(s, v.procs)
 	}
-	if !v.looked {
-		v.looked = true
-		if v.procs, err = allProcMounts(); err != nil {
+	p.Child(plan.Seal, plan.Calls("cover each procfs that the host has mounted since", func(r *plan.Run) (ops []plan.Op, err error) {
+		now, err := v.current(r)
+		for i, s := range v.shown {
+			for _, name := range v.procsIn(s, now) {
+				if !slices.Contains(known[i], name) {
+					ops = append(ops, mnt.NewBy(fs, "tmpfs", m, noFiles|unix.MOUNT_ATTR_RDONLY, emptyDir)...)
+					ops = append(ops, v.OpenBy(other, mnt.Lookup{Dir: s.tree, Name: name, Resolve: unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_SYMLINKS, Into: t})...)
+					ops = append(ops, mnt.AttachAt(plan.Saved(m), plan.Saved(t), ""))
+				}
+			}
+		}
+		return ops, err
+	}).Hint(syscall.ENOENT, goneHint))
+}
+
+// look finds where the host has mounted procfs, once for a plan.
+func (v *view) look() (err error) {
+	if v.looked {
+		return nil
+	}
+	v.looked, v.seen = true, mnt.See()
+	if v.procs, err = allProcMounts(); err != nil {
+		return err
+	}
+	for _, at := range v.procs {
+		v.seen.Watch(at)
+	}
+	return nil
+}
+
+// current are those that the host has when a start begins.
+func (v *view) current(r *plan.Run) ([]string, error) {
+	if list, ok := r.Value(currentKey{v}).([]string); ok {
+		return list, nil
+	}
+	list := v.procs
+	if !v.seen.Unchanged() {
+		var err error
+		if list, err = allProcMounts(); err != nil {
 			return nil, err
 		}
 	}
-	for _, at := range v.procs {
+	r.Set(currentKey{v}, list)
+	return list, nil
+}
+
+type currentKey struct{ v *view }
+
+// procsIn gives those below the tree's directory, by their names in it; not the directory itself, which is shown on purpose, nothing below another one, and nothing that a part covers.
+func (v *view) procsIn(s shown, all []string) (names []string) {
+	directory, err := filepath.EvalSymlinks(s.directory())
+	if err != nil {
+		return nil // it is not there: the start says so
+	}
+	for _, at := range all {
 		name, below := strings.CutPrefix(at, strings.TrimSuffix(directory, "/")+"/")
 		if below && !covers(names, name) {
 			names = append(names, name)
 		}
 	}
-	return names, nil
+	return slices.DeleteFunc(names, func(name string) bool { return covers(v.mounted[s.before:], filepath.Join(s.target, name)) })
 }
 
 // allProcMounts gives those that are above others first.
 func allProcMounts() (names []string, err error) {
-	all, err := Mounts(os.Getpid())
+	all, err := mnt.OwnTable()
 	if err != nil {
-		return nil, err
+		return nil, &Error{Op: "read the mount table", Err: err}
 	}
 	for _, m := range all {
 		if m.FSType != "proc" {

@@ -52,13 +52,36 @@ func TestProcessesOutside(t *testing.T) {
 			require.Equal(t, "end\n", runWith(t, attack, parts...), name)
 			check()
 		}
-		// What was there when the plan was made, and is not there any more, may have been renamed by somebody who can write to the root.
-		moved := plan.Build(append([]plan.Primitive{isolated}, programs...)...)
+		// What the host mounts, moves, renames and unmounts between plan and start.
+		plans := map[string]*plan.Plan{"host": plan.Build(chroot.Host{}), "pivot": plan.Build(programs...), "file": plan.Build(append([]plan.Primitive{chroot.Bind{File: dir, Target: "/x"}}, programs...)...)}
+		change := func(what string) {
+			t.Helper()
+			for name, p := range plans {
+				require.NoError(t, p.Err())
+				out, err := startPlan(t, attack, p)
+				require.NoError(t, err, "%s: %s", what, name)
+				require.Equal(t, "end\n", out, "%s: %s", what, name)
+				check()
+			}
+		}
+		change("nothing")
+		require.NoError(t, os.MkdirAll(filepath.Join(host, "new/proc"), 0o755))
+		attack = strings.Replace(attack, "/x/build ", "/new /other /x/new /x/other /x/later "+host+"/new "+host+"/other "+host+"/later "+pivot+"/more /x/build ", 1)
+		mountProc(t, filepath.Join(host, "new/proc"))
+		require.NoError(t, os.MkdirAll(filepath.Join(pivot, "new/proc"), 0o755))
+		mountProc(t, filepath.Join(pivot, "new/proc"))
+		change("mounted")
+		require.NoError(t, os.Rename(filepath.Join(host, "build"), filepath.Join(host, "other")))
+		change("renamed")
+		require.NoError(t, os.MkdirAll(filepath.Join(host, "later/proc"), 0o755))
+		require.NoError(t, unix.Mount(filepath.Join(host, "other/proc"), filepath.Join(host, "later/proc"), "", unix.MS_MOVE, ""))
+		change("moved")
 		require.NoError(t, unix.Unmount(filepath.Join(pivot, "proc"), 0))
-		require.NoError(t, os.Rename(filepath.Join(pivot, "proc"), filepath.Join(pivot, "other")))
-		_, err = startPlan(t, "true", moved)
-		require.ErrorIs(t, err, syscall.ENOENT)
-		require.ErrorContains(t, err, "make the plan anew")
+		require.NoError(t, os.Rename(filepath.Join(pivot, "proc"), filepath.Join(pivot, "more")))
+		change("unmounted")
+		require.NoError(t, unix.Unmount(filepath.Join(host, "later/proc"), 0))
+		require.NoError(t, os.Rename(filepath.Join(host, "other"), filepath.Join(host, "build")))
+		mountProc(t, filepath.Join(host, "build/proc"))
 
 		// The attack works where the caller asks for it.
 		shown := []plan.Primitive{chroot.Host{}, chroot.Bind{Source: "/proc", Target: "/proc"}}

@@ -14,8 +14,8 @@ import (
 )
 
 // Pivot makes a directory the root of the sandbox (pivot_root(2)), with the mounts below it. Mount points that the
-// other parts need are made in it when they are missing, as docker run does. Without a user namespace a procfs that the host has mounted below Dir when
-// the plan is made is covered by an empty directory, as for [Host].
+// other parts need are made in it when they are missing, as docker run does. Without a user namespace a procfs that the host has mounted below Dir
+// is covered by an empty directory, as for [Host].
 //
 // Dir belongs below a directory that only its owner may enter (mode 0700): set-user-ID programs of an image work on the host, too, and files that the
 // sandbox makes writable for everybody are writable for everybody there.
@@ -100,7 +100,7 @@ func pivot(p *plan.Plan, dir string, kind Propagation, attributes mnt.Tree) erro
 	if attributes.Set == unix.MOUNT_ATTR_RDONLY {
 		mnt.ViewOf(p).SealTop(p, tree)
 	}
-	hideProcesses(p, tree, dir, "/")
+	hideProcesses(p, tree, func() string { return dir }, "/")
 	mnt.ChangeRoot(p, func() {
 		p.Child(plan.Root, mnt.Enter(tree)...)
 		if kind == Shared {

@@ -20,6 +20,8 @@ type view struct {
 	mounted      []string   // where parts mount something
 	procs        []string   // where the host has mounted procfs, when looked
 	looked       bool
+	seen         mnt.Seen // of the host's mounts, when looked
+	shown        []shown
 	pidOnly      bool // /proc shows processes only
 }
 

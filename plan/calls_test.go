@@ -17,7 +17,7 @@ import (
 // several is a plan with one step of several calls.
 func several(f func(p *plan.Plan) ([]plan.Op, error)) *plan.Plan {
 	return plan.Build(plan.Func(func(p *plan.Plan) error {
-		p.Child(plan.Names, plan.Calls("what there is to do", func(*plan.Run) ([]plan.Op, error) { return f(p) }))
+		p.Child(plan.Limits, plan.Calls("what there is to do", func(*plan.Run) ([]plan.Op, error) { return f(p) }))
 		return nil
 	}))
 }

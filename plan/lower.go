@@ -171,7 +171,7 @@ func (s Step) Expand(r *Run) ([]Op, error) {
 	}
 	for i := range ops {
 		ops[i].owner = s.Op.owner
-		if ops[i].take > 0 || ops[i].expand != nil || ops[i].uses(kindFile) {
+		if ops[i].take > 0 || ops[i].expand != nil || ops[i].uses(kindFile) && s.Phase.again() { // what the child keeps open, and a further command needs, is known from the plan
 			return nil, fmt.Errorf("%v: not among calls that are known at the start only: %w", ops[i], syscall.EINVAL)
 		}
 	}

@@ -34,8 +34,8 @@ type hint struct {
 func Call(name string, trap uintptr, args ...Arg) Op { return Op{name: name, trap: trap, args: args} }
 
 // Calls stands for calls that are known only when a start begins, since they depend on what the host is like then: the function gives them, any
-// number, after the actions of Before and before the clone. They are one step of the plan, printed as text. They may use what has been saved before, and
-// save into slots of the plan, but the op itself saves, tolerates and skips nothing.
+// number, after the actions of Before and before the clone. They are one step of the plan, printed as text. They may use what has been saved before, files in the phases
+// that concern the sandbox and not the process ([Plan.Again]), and save into slots of the plan, but the op itself saves, tolerates and skips nothing.
 func Calls(text string, f func(*Run) ([]Op, error)) Op { return Op{name: text, expand: f} }
 
 // Save keeps the call's result in s for later calls. Where the errno was tolerated, s holds -1.

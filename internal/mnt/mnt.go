@@ -80,7 +80,11 @@ type Option struct{ Key, Value string }
 
 // New makes a detached mount of a fresh file system (fsopen(2), fsconfig(2), fsmount(2)) and leaves it in the slot.
 func New(p *plan.Plan, fstype string, mount plan.Slot, attr uint64, options ...Option) []plan.Op {
-	fs := p.Slot()
+	return NewBy(p.Slot(), fstype, mount, attr, options...)
+}
+
+// NewBy is New with a slot for what is on the way.
+func NewBy(fs plan.Slot, fstype string, mount plan.Slot, attr uint64, options ...Option) []plan.Op {
 	ops := []plan.Op{call("fsopen", "5.2", unix.SYS_FSOPEN, plan.Str(fstype), plan.Number(unix.FSOPEN_CLOEXEC, "FSOPEN_CLOEXEC")).Save(fs).
 		Hint(syscall.ENODEV, "the kernel has no such file system")}
 	for _, o := range options {

@@ -80,6 +80,14 @@ type Lookup struct {
 // Open gives the calls for a lookup. Without openat2(2) the words of the name are opened one after the other, and no symbolic link is followed: where there is
 // one, openat2 is called all the same, and its ENOSYS is the error.
 func (v *View) Open(p *plan.Plan, l Lookup) []plan.Op {
+	if !v.lacks.openat2 {
+		return v.OpenBy(plan.Slot{}, l)
+	}
+	return v.OpenBy(p.Slot(), l)
+}
+
+// OpenBy is Open with a slot for what is on the way.
+func (v *View) OpenBy(other plan.Slot, l Lookup) []plan.Op {
 	if l.Hints == nil {
 		l.Hints = func(o plan.Op) plan.Op { return o }
 	}
@@ -91,7 +99,7 @@ func (v *View) Open(p *plan.Plan, l Lookup) []plan.Op {
 		return []plan.Op{op}
 	}
 	const link = "a symbolic link is on the way: to follow it safely needs openat2 (Linux 5.6), or an outer filter of system calls hides that"
-	return l.walk(openat2(l.Dir, l.Name, l.Flags, l.Resolve).Save(l.Into).Hint(syscall.ENOSYS, link).Hint(syscall.EPERM, link), p.Slot())
+	return l.walk(openat2(l.Dir, l.Name, l.Flags, l.Resolve).Save(l.Into).Hint(syscall.ENOSYS, link).Hint(syscall.EPERM, link), other)
 }
 
 // Look is Open for what is not used afterwards.

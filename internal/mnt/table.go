@@ -3,9 +3,11 @@
 package mnt
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -18,13 +20,13 @@ import (
 type Table []mountinfo.Info
 
 // TableOf reads the table of the process.
-func TableOf(pid int) (Table, error) {
-	proc, err := procfs.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer proc.Close()
-	text, err := proc.ReadProcess(pid, "mountinfo")
+func TableOf(pid int) (Table, error) { return tableOf(strconv.Itoa(pid)) }
+
+// OwnTable reads that of the calling thread, which may be in a mount namespace of its own.
+func OwnTable() (Table, error) { return tableOf("thread-self") }
+
+func tableOf(process string) (Table, error) {
+	text, err := readProc(process + "/mountinfo")
 	if err != nil {
 		return nil, err
 	}
@@ -37,6 +39,24 @@ func TableOf(pid int) (Table, error) {
 		all[i] = *m
 	}
 	return all, nil
+}
+
+// readProc reads a file of the procfs at /proc, which is verified. To make one of our own, as root can, takes five times as long, and is left for where an old kernel cannot verify: before
+// Linux 5.8 nothing tells whether somebody has mounted something over a file. Who may do that there is root of the host.
+func readProc(name string) (string, error) {
+	for _, open := range []func() (*procfs.FS, error){func() (*procfs.FS, error) { return procfs.OpenAt("/proc") }, procfs.Open} {
+		proc, err := open()
+		if err != nil {
+			return "", err
+		}
+		text, err := proc.Read(name)
+		proc.Close()
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return text, err
+		}
+	}
+	b, err := os.ReadFile("/proc/" + name)
+	return string(b), err
 }
 
 // Visible are the mounts to which a path leads, those above others first.
@@ -60,10 +80,12 @@ func (t Table) At(top mountinfo.Info) []mountinfo.Info {
 	return append([]mountinfo.Info{top}, t.among(children)...)
 }
 
-// among are the visible ones of mounts on one and the same mount: one that is above another has come later, and covers it.
+// among are the visible ones of the mounts: of those on one and the same mount one that is above another has come later, and covers it.
 func (t Table) among(siblings []mountinfo.Info) (all []mountinfo.Info) {
 	for _, m := range siblings {
-		if !slices.ContainsFunc(siblings, func(other mountinfo.Info) bool { return below(m.Mountpoint, other.Mountpoint) }) {
+		if !slices.ContainsFunc(siblings, func(other mountinfo.Info) bool {
+			return other.Parent == m.Parent && below(m.Mountpoint, other.Mountpoint)
+		}) {
 			all = append(all, t.At(m)...)
 		}
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
-	"github.com/caisson-dev/caisson/internal/procfs"
 	"github.com/caisson-dev/caisson/plan"
 )
 
@@ -151,7 +150,7 @@ func (w *remounter) names() string {
 
 // calls are those that change the mounts which the host has now.
 func (w *remounter) calls(r *plan.Run) (ops []plan.Op, err error) {
-	table, err := TableOf(os.Getpid())
+	table, err := OwnTable()
 	if err != nil {
 		return nil, err
 	}
@@ -321,12 +320,7 @@ func (w *remounter) after(r *plan.Run, area *os.File) error {
 
 // mountID gives the number of the mount behind a descriptor in the tables of mounts.
 func mountID(f *os.File) (int, error) {
-	proc, err := procfs.Open()
-	if err != nil {
-		return 0, err
-	}
-	defer proc.Close()
-	text, err := proc.Read("self/fdinfo/" + strconv.Itoa(int(f.Fd())))
+	text, err := readProc("self/fdinfo/" + strconv.Itoa(int(f.Fd())))
 	if err != nil {
 		return 0, err
 	}
