@@ -106,7 +106,11 @@ func throughLayers(t *testing.T, l driver.Layers, name, dir string) {
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Empty(t, left)
-	for _, check := range []string{"vfs", name} { // also by another driver than the one that made it
+	checks := []string{name}
+	if name != "vfs" && os.Getenv("VMRUN") == "" { // also by another driver than the one that made it
+		checks = append(checks, "vfs")
+	}
+	for _, check := range checks {
 		next := l
 		next.Lower = append([]string{made}, l.Lower...)
 		a, err = next.Open(ctx, check)
