@@ -10,6 +10,9 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // claims is what an owner's file says of him, for others: the tables of iptables would take the same port twice.
@@ -25,6 +28,12 @@ func note(f *os.File, c claims) error {
 		return failed(err, "note the rules")
 	}
 	return failed(f.Truncate(int64(len(text)+1)), "note the rules")
+}
+
+// touch says that something has changed.
+func (d *lockDir) touch() error {
+	now := unix.NsecToTimeval(time.Now().UnixNano())
+	return failed(unix.Futimes(int(d.file.Fd()), []unix.Timeval{now, now}), "note the rules")
 }
 
 // others reads the claims of all other owners. Files are written under the directory's lock.

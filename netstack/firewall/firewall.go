@@ -49,6 +49,7 @@ type Firewall struct {
 
 	mu      sync.Mutex
 	clients map[netip.Addr]*Held
+	named   namesRead
 	step    func(string) // called before each step that changes something; for tests
 }
 

@@ -36,27 +36,71 @@ func oneLabel(name string) (string, bool) {
 
 // neighbours looks for a name among the sandboxes on the bridges of a client that may speak to it: those of this process, and of others, who note it in their files. Of names that begin to be used twice all addresses are given.
 func (f *Firewall) neighbours(client netip.Addr, name string) (addrs []netip.Addr, err error) {
-	err = f.do(func() error {
-		h := f.clients[client]
-		if h == nil || h.rules.Isolated {
-			return nil
+	bridge, all, err := f.namesakes(client)
+	if err != nil || bridge == "" {
+		return nil, err
+	}
+	for id, c := range all {
+		named := slices.ContainsFunc(c.Rules.Names, func(n string) bool { return strings.EqualFold(n, name) })
+		if on := c.Rules.addrsOn(bridge); named && !c.Rules.Isolated && len(on) > 0 && f.alive(id) {
+			addrs = append(addrs, on...)
 		}
-		bridge := h.rules.bridgeOf(client)
-		all, err := f.dir.others(h.id)
-		if err != nil || bridge == "" {
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return addrs, nil
+}
+
+// namesakes gives the client's bridge, and all claims, from memory while nothing has changed in the directory: a sandbox that asks without end must not keep others from the lock.
+func (f *Firewall) namesakes(client netip.Addr) (bridge string, all map[string]claims, err error) {
+	f.mu.Lock()
+	if h := f.clients[client]; h != nil && !h.rules.Isolated {
+		bridge = h.rules.bridgeOf(client)
+	}
+	all = f.named.all
+	fresh := f.named.changed.Equal(f.dir.changed())
+	f.mu.Unlock()
+	if bridge == "" || fresh && all != nil {
+		return bridge, all, nil
+	}
+	err = f.do(func() error {
+		changed := f.dir.changed()
+		if all, err = f.dir.others(""); err != nil {
 			return err
 		}
-		all[h.id] = claims{h.rules}
-		for id, c := range all {
-			named := slices.ContainsFunc(c.Rules.Names, func(n string) bool { return strings.EqualFold(n, name) })
-			if named && !c.Rules.Isolated && (id == h.id || f.dir.alive(id)) {
-				addrs = append(addrs, c.Rules.addrsOn(bridge)...)
-			}
+		f.named = namesRead{all: all}
+		if time.Since(changed) > clockTick { // else another change could have the same time
+			f.named.changed = changed
 		}
 		return nil
 	})
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return addrs, err
+	return bridge, all, err
+}
+
+// namesRead is what the directory said when it was last changed at a time.
+type namesRead struct {
+	changed time.Time
+	all     map[string]claims
+}
+
+// clockTick is longer than the times of files are exact.
+const clockTick = 50 * time.Millisecond
+
+// changed is when an owner came, went or noted something.
+func (d *lockDir) changed() time.Time {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(d.file.Fd()), &st); err != nil {
+		return time.Now() // never the same
+	}
+	return time.Unix(st.Mtim.Unix())
+}
+
+// alive asks for the directory's lock, without which an owner who begins just now could be in the way.
+func (f *Firewall) alive(id string) (alive bool) {
+	err := f.do(func() error {
+		alive = f.dir.alive(id)
+		return nil
+	})
+	return err == nil && alive
 }
 
 // alive reports whether somebody holds an id. The caller has the directory's lock.

@@ -39,7 +39,7 @@ func (h *Held) note(r Rules) error {
 	if h.f.x == nil && len(r.Names) == 0 && len(h.rules.Names) == 0 {
 		return nil
 	}
-	return note(h.lock, claims{r})
+	return errors.Join(note(h.lock, claims{r}), h.f.dir.touch())
 }
 
 // replaceLines changes the tables of iptables from one state of an owner to the next. A table is changed whole or not at all; when a later one fails, those before it are changed back.
