@@ -185,10 +185,11 @@ func (r pathRule) writes() bool { return r.rule.intent == readWrite && !r.option
 
 // writable asks without writing. EACCES is an answer of the file's mode: what is below may have another one.
 func (r pathRule) writable(opened plan.Slot) plan.Op {
+	of := printable(r.path) + ", of the rule \"" + r.rule.String() + "\", is "
 	return plan.Call("faccessat2", unix.SYS_FACCESSAT2, plan.Saved(opened), plan.Str(""), plan.Number(unix.W_OK, "W_OK"), plan.Number(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH")).
 		Tolerate(syscall.EACCES).
-		Hint(syscall.EROFS, "the rule \""+r.rule.String()+"\" is for what is mounted read-only; Optional passes over it").
-		Hint(syscall.EPERM, "the rule \""+r.rule.String()+"\" is for what is immutable (chattr(1)); Optional passes over it")
+		Hint(syscall.EROFS, of+"mounted read-only; Optional passes over it").
+		Hint(syscall.EPERM, of+"immutable (chattr(1)); Optional passes over it")
 }
 
 const howSize = int(unsafe.Sizeof(unix.OpenHow{}))

@@ -359,11 +359,11 @@ func TestReadOnlyMount(t *testing.T) {
 	parts := []plan.Primitive{plan.Func(isolated), chroot.Host{}, chroot.Proc{}, chroot.Tmpfs{Path: "/mnt"},
 		chroot.Bind{Source: dir + "/ro", Target: "/mnt/ro", ReadOnly: true}, chroot.Bind{Source: dir + "/rw", Target: "/mnt/rw"}}
 	with := func(r lsm.Rule) []plan.Primitive { return append(parts[:len(parts):len(parts)], rules(r)) }
-	_, err := start(t, "true", with(lsm.ReadWrite("/mnt/ro"))...)
+	_, err := start(t, "true", with(lsm.ReadWrite("/mnt", "/mnt/ro"))...)
 	var e *plan.Error
 	require.ErrorAs(t, err, &e)
 	require.ErrorIs(t, err, syscall.EROFS)
-	require.Equal(t, `the rule "read-write /mnt/ro" is for what is mounted read-only; Optional passes over it`, e.Hint)
+	require.Equal(t, `/mnt/ro, of the rule "read-write /mnt /mnt/ro", is mounted read-only; Optional passes over it`, e.Hint)
 	require.Contains(t, run(t, "cat /mnt/ro/f; echo x > /mnt/ro/f", with(lsm.ReadWrite("/mnt/ro").Optional())...), "Read-only file system")
 	require.Equal(t, "new\n", run(t, "echo new > /mnt/rw/f && cat /mnt/rw/f", with(lsm.ReadWrite("/mnt"))...))
 	require.Contains(t, run(t, "echo x > /mnt/ro/f", with(lsm.ReadWrite("/mnt"))...), "Read-only file system")
