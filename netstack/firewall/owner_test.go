@@ -288,6 +288,15 @@ func TestOpenAsOrdinaryUser(t *testing.T) {
 	}
 	_, err := firewall.Host{Dir: t.TempDir()}.Open()
 	require.ErrorIs(t, err, fs.ErrPermission)
+	if _, err := os.Stat("/proc/net/ip_tables_names"); err != nil {
+		t.Skipf("no ip_tables in the kernel: %v", err)
+	}
+	_, err = firewall.WithPrograms(firewall.Host{Dir: t.TempDir(), Backend: firewall.IPTables}, "legacy-", "legacy-").Open()
+	if errors.Is(err, exec.ErrNotFound) {
+		t.Skip("no iptables-legacy in PATH: Debian's package iptables")
+	}
+	require.ErrorIs(t, err, fs.ErrPermission)
+	require.ErrorContains(t, err, "CAP_NET_ADMIN")
 }
 
 // TestDir: others could say who is alive.
