@@ -35,6 +35,9 @@ type Network struct {
 	PIDs    []int  // processes in it, in the caller's pid namespace
 	Devices []Device
 	Routes  []Path
+
+	NAT       []Translation // rules by which addresses are changed; those of a kernel that has ip_tables only are not among them
+	NATUnseen bool          // they could not be looked at: it needs CAP_NET_ADMIN over the network
 }
 
 // Device is a network device.
@@ -81,6 +84,7 @@ func Inspect() (*Topology, error) {
 	if s.found[0].handle, err = newHandle(); err != nil { // here no privilege is needed
 		return nil, failed(err, "open netlink", "")
 	}
+	s.found[0].own = true
 	s.processes()
 	pinned, _ := filepath.Glob("/run/netns/*")
 	for _, path := range pinned {
@@ -114,6 +118,7 @@ type seen struct {
 	file   *os.File
 	handle *netlink.Handle
 	links  []netlink.Link
+	own    bool        // that of the calling thread
 	ids    map[int]int // of other networks, as this one numbers them: index in found
 }
 
@@ -227,7 +232,10 @@ func (s *survey) dump(i int) (err error) {
 		}
 		n.Devices = append(n.Devices, d)
 	}
-	return n.routes()
+	if err := n.routes(); err != nil {
+		return err
+	}
+	return n.translations()
 }
 
 func deviceOf(l netlink.Link) Device {
@@ -308,10 +316,10 @@ func (n *Network) Device(index int) *Device {
 func (d Device) String() string {
 	var b strings.Builder
 	name := d.Name
-	if strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c > '~' }) {
+	if strings.Contains(name, " ") {
 		name = strconv.QuoteToASCII(name)
 	}
-	b.WriteString(name + " (" + d.Kind + ")")
+	b.WriteString(plainly(name) + " (" + d.Kind + ")")
 	for _, a := range d.Addresses {
 		b.WriteString(" " + a.String())
 	}
@@ -319,4 +327,12 @@ func (d Device) String() string {
 		b.WriteString(" down")
 	}
 	return b.String()
+}
+
+// plainly quotes what a terminal would take for more than text.
+func plainly(name string) string {
+	if strings.ContainsFunc(name, func(c rune) bool { return c < ' ' || c > '~' }) {
+		return strconv.QuoteToASCII(name)
+	}
+	return name
 }

@@ -3,9 +3,12 @@ package netstack_test
 import (
 	"net/netip"
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson/netstack"
 )
@@ -55,6 +58,39 @@ func TestInspect(t *testing.T) {
 	})
 }
 
+// TestInspectNAT: rules by which addresses are changed, ours and those of others, from inside and from elsewhere.
+func TestInspectNAT(t *testing.T) {
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Skipf("%v: it is in nftables", err)
+	}
+	host(t, func(h *world) {
+		h.start("wait", nil, netstack.Bridge{State: h.state, Masquerade: true, Publish: []netstack.Port{{Port: 8080, To: 80}}})
+		run(t, "nft", "table ip other { chain there { type nat hook prerouting priority 0; tcp dport 99 dnat to 192.0.2.7:80; }; chain from { type nat hook postrouting priority 0; ip daddr 192.0.2.8 snat to 192.0.2.9; }; }")
+		same := h.start("wait", nil, netstack.Host{})
+		boxed := h.start("wait", nil, netstack.None{})
+		all, err := netstack.Inspect()
+		require.NoError(t, err)
+		elsewhere, err := netstack.InspectPID(same.p.PID)
+		require.NoError(t, err)
+		for i, n := range []netstack.Network{all.Networks[0], *elsewhere} {
+			require.False(t, n.NATUnseen)
+			var lines []string
+			for _, r := range n.NAT {
+				lines = append(lines, r.String())
+			}
+			text := strings.Join(lines, "\n")
+			require.Contains(t, text, "to 192.0.2.7:80 at prerouting, by ip other there")
+			require.Contains(t, text, "from 192.0.2.9 at postrouting, by ip other from")
+			require.Contains(t, text, "masquerade")
+			require.Regexp(t, []string{`to one of [1-9][0-9]* by map`, `to one by map`}[i], text)
+		}
+		none, err := netstack.InspectPID(boxed.p.PID)
+		require.NoError(t, err)
+		require.Empty(t, none.NAT)
+		require.Equal(t, `"x\x1b" at input, by "ip \u00e9"  z`, netstack.Translation{Text: "x\x1b", Hook: "input", Table: "ip \u00e9", Chain: " z"}.String())
+	})
+}
+
 // TestInspectOrdinary: an ordinary user sees its own network, and is told what it does not see.
 func TestInspectOrdinary(t *testing.T) {
 	if !asOrdinary(t) {
@@ -64,6 +100,11 @@ func TestInspectOrdinary(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, all.Networks)
 	require.Equal(t, "lo", all.Networks[0].Devices[0].Name)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if err == nil {
+		unix.Close(fd)
+	}
+	require.Equal(t, err == nil, all.Networks[0].NATUnseen, "rules are for those with CAP_NET_ADMIN")
 	if _, err := os.Readlink("/proc/1/ns/net"); err != nil {
 		require.Contains(t, all.Unseen, 1, "root's process")
 	}

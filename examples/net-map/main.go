@@ -69,6 +69,12 @@ func text(w io.Writer, all *netstack.Topology) {
 				fmt.Fprintf(w, "  → %v by %v on %s\n", r.To, r.Via, d.Name)
 			}
 		}
+		for _, t := range n.NAT {
+			fmt.Fprintf(w, "  ~ %v\n", t)
+		}
+		if n.NATUnseen {
+			fmt.Fprintln(w, "  ~ its rules for NAT could not be looked at: that needs CAP_NET_ADMIN")
+		}
 		fmt.Fprintln(w)
 	}
 	if n := len(all.Unseen); n > 0 {
@@ -135,6 +141,9 @@ func graph(w io.Writer, all *netstack.Topology) {
 		fmt.Fprintf(w, "\tsubgraph cluster_%d {\n\t\tlabel=%q;\n", i, title(i, n))
 		for _, d := range n.Devices {
 			fmt.Fprintf(w, "\t\tn%d_%d [label=%q];\n", i, d.Index, d.String())
+		}
+		for k, t := range n.NAT {
+			fmt.Fprintf(w, "\t\trule%d_%d [shape=note, label=%q];\n", i, k, t.String())
 		}
 		fmt.Fprintln(w, "\t}")
 	}

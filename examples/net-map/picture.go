@@ -30,6 +30,9 @@ func picture(w io.Writer, all *netstack.Topology) {
 		for k, d := range n.Devices {
 			label(w, x+22, y+17+(k+1)*line, "normal", d.String())
 		}
+		for k, t := range n.NAT {
+			label(w, x+22, y+17+(len(n.Devices)+k+1)*line, "normal", "~ "+t.String())
+		}
 	}
 	for _, c := range cables(all) {
 		x1, y1 := place(all, tops, c.from)
@@ -54,7 +57,7 @@ func layout(all *netstack.Topology) (tops []int, height int) {
 	return tops, max(height, right)
 }
 
-func tall(n netstack.Network) int { return (len(n.Devices) + 1) * line }
+func tall(n netstack.Network) int { return (len(n.Devices) + len(n.NAT) + 1) * line }
 
 func left(i int) int {
 	if i == 0 {
