@@ -18,7 +18,11 @@ import (
 
 // Veth is a cable between the sandbox and the host, without a bridge (veth(4)). The zero value is a card "eth0" without addresses.
 //
-// The host's end ignores router advertisements and redirects from the sandbox. Needs CAP_NET_ADMIN over the host's network and CAP_SYS_ADMIN.
+// The host's end ignores router advertisements and redirects from the sandbox. What the sandbox sends is not checked for its own addresses, as it is by [Bridge]: which addresses are behind the cable is known to the caller's
+// routes only, and the kernel's own check against them knows IPv4 only, and is not strict where the host says so for all devices (rp_filter; 2 in net.ipv4.conf.all). A sandbox that is not trusted, and the host forwards for, needs
+// a Bridge, or a rule of the caller's such as nft's "fib saddr . iif oif missing drop".
+//
+// Needs CAP_NET_ADMIN over the host's network and CAP_SYS_ADMIN.
 type Veth struct {
 	// Host is the name of the host's end. "" is one that says whose it is, so that it is removed also where the host process is killed; with a name of its own it is gone with the sandbox's
 	// network namespace, when the last process in it has ended.
@@ -111,7 +115,7 @@ func (c *cable) unplug(w *wire) (err error) {
 }
 
 // Macvlan is a device with an address of its own on the network of a device of the host's, as if it were plugged in there. The host itself and the sandbox do not see each other on it
-// (ip-link(8)). Needs CAP_NET_ADMIN over the host's network and CAP_SYS_ADMIN.
+// (ip-link(8)). What it sends does not come by the host's packet filter: a sandbox that has CAP_NET_ADMIN or CAP_NET_RAW over its network can take any address of that network, as a machine there could. Only the switch can forbid it. Needs CAP_NET_ADMIN over the host's network and CAP_SYS_ADMIN.
 type Macvlan struct {
 	Parent string      // the host's device
 	Mode   MacvlanMode // the zero value is MacvlanBridge
@@ -141,7 +145,8 @@ func (m Macvlan) Apply(p *plan.Plan) error {
 	return child(p, "macvlan", m.Parent, m.Card, func(a netlink.LinkAttrs) netlink.Link { return &netlink.Macvlan{LinkAttrs: a, Mode: mode} })
 }
 
-// Ipvlan is a device with addresses of its own on the network of a device of the host's, and with the same hardware address (ip-link(8)). Needs a kernel with ipvlan, CAP_NET_ADMIN
+// Ipvlan is a device with addresses of its own on the network of a device of the host's, and with the same hardware address (ip-link(8)). As with [Macvlan] nobody checks with which addresses the
+// sandbox sends; in the mode IpvlanL3S the host's packet filter sees it all, and a rule of the caller's there can. Needs a kernel with ipvlan, CAP_NET_ADMIN
 // over the host's network and CAP_SYS_ADMIN.
 type Ipvlan struct {
 	Parent string     // the host's device
@@ -173,7 +178,8 @@ func (v Ipvlan) Apply(p *plan.Plan) error {
 	return child(p, "ipvlan", v.Parent, v.Card, func(a netlink.LinkAttrs) netlink.Link { return &netlink.IPVlan{LinkAttrs: a, Mode: mode} })
 }
 
-// Vlan is a device for one VLAN of a device of the host's (IEEE 802.1Q, ip-link(8)). Needs a kernel with 8021q, CAP_NET_ADMIN over the host's network and CAP_SYS_ADMIN.
+// Vlan is a device for one VLAN of a device of the host's (IEEE 802.1Q, ip-link(8)). As with [Macvlan] nobody but the switch
+// checks with which addresses the sandbox sends. Needs a kernel with 8021q, CAP_NET_ADMIN over the host's network and CAP_SYS_ADMIN.
 type Vlan struct {
 	Parent string // the host's device
 	ID     int    // 1 to 4094

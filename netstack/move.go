@@ -21,6 +21,7 @@ import (
 //
 // Where the host process is killed, the kernel gives a physical device back when the last process of the sandbox has ended, under the name that it has inside; a virtual one (veth, macvlan) ends with the network it is in. The device
 // is the sandbox's own: a sandbox with CAP_NET_ADMIN over its network can also move it on. A device of a bridge or a bond leaves that for good.
+// What it sends is checked by nobody but the switch at its other end.
 //
 // Needs CAP_NET_ADMIN over the host's network and CAP_SYS_ADMIN.
 type Move struct {

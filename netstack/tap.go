@@ -15,6 +15,8 @@ import (
 // Tap is a device whose cable is a descriptor: who holds it reads what is sent and writes what is received, frame by frame (/dev/net/tun; Linux kernel, networking/tuntap). It is how a virtual machine
 // inside the sandbox, or a network stack written in Go outside, gets at the packets.
 //
+// Nothing is checked for the sandbox's own addresses: who holds the descriptor gets every frame as it was sent, and is the one to judge it.
+//
 // Needs the device /dev/net/tun, and rights over the sandbox's network namespace: CAP_SYS_ADMIN, if the caller has not made it as an ordinary user.
 type Tap struct {
 	// Attach gets the descriptor, non-blocking, before the program starts. It is its own to close, and the device is down as long as nobody has it open; its error ends the start. nil makes a device
