@@ -17,8 +17,8 @@
 //		chroot.Proc{}, chroot.Dev{}, chroot.Tmpfs{Path: "/tmp"},
 //	)
 //
-// [Take] makes the upper directory of a sandbox that has ended a layer, at no cost; [Freeze] copies that of one that runs. Any number of sandboxes
-// start from it.
+// [Take] makes the upper directory of a sandbox that has ended a layer, at no cost; [Freeze] copies that of one that runs, and
+// [Scratch.Freeze] one in memory. Any number of sandboxes start from it.
 //
 // # How a stack is mounted
 //

@@ -14,7 +14,7 @@ import (
 )
 
 // Scratch keeps the scratch upper of a sandbox, or of a mount, for whoever started it ([Stack].Keep). What is written can so be made a layer
-// while the sandbox runs, and when it has ended. The zero value is ready for use; it is one sandbox's, until it is closed.
+// while the sandbox runs, and when it has ended. The zero value is ready for use; it is one sandbox's, until it is closed, and a second one is an EBUSY.
 //
 // It is a descriptor of a directory that is at no path, with which the sandbox has nothing to do. The memory is free when both have ended.
 type Scratch struct {
@@ -48,7 +48,7 @@ func (s *Scratch) open() (*os.File, error) {
 	return os.NewFile(uintptr(fd), s.upper.Name()), nil
 }
 
-// Close lets the scratch upper go. A sandbox that runs keeps it. The Scratch can be used for another one.
+// Close lets the scratch upper go, also that of a start that has failed. A sandbox that runs keeps it. The Scratch can be used for another one.
 func (s *Scratch) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
