@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -20,88 +20,108 @@ import (
 	"github.com/caisson-dev/caisson/plan"
 )
 
-// trial is what one kernel says of labels.
+// trial is what the running kernel says of labels.
 type trial struct {
-	Kernel string
-	Module string        // "apparmor", "selinux", or "" where there is none
-	Start  time.Duration // of a command without a label
-	Calls  time.Duration // more, with the calls of a label on a file that is none
-	Label  time.Duration // more, with a label; 0 without a module
-	Loop   time.Duration // to open, write, read back and close a file of /proc
-	Own    time.Duration // from the start to the end of a command, more with a label than with the same calls on another file; 0 without a module
-	Spread time.Duration // the faster half of the measurements behind Own are not further than this from each other
+	module string        // "apparmor", "selinux", or "" where there is none
+	start  time.Duration // of a command without a label
+	calls  time.Duration // more, with the calls of a label on a file that is none
+	label  time.Duration // more, with a label; 0 without a module
 }
 
-// tryLabels measures on the running kernel. With only, just what can be compared with another machine.
-func tryLabels(rounds int, only bool) (t trial, err error) {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return t, err
-	}
-	t.Kernel = unix.ByteSliceToString(u.Release[:])
-	label, undo, err := t.label()
+func tryLabels(rounds int) (t trial, err error) {
+	part, module, undo, err := label()
 	if err != nil {
 		return t, err
 	}
 	defer undo()
-	if t.Loop, err = loop(rounds * 10); err != nil {
-		return t, err
-	}
-	if label != nil {
-		if t.Own, t.Spread, err = own(max(rounds/batch, 4), asks[t.Module]); err != nil || only {
-			return t, err
-		}
-	}
 	all := []*row{{sandbox: caisson.New()}, {sandbox: caisson.New(plan.Func(likeLabel))}}
-	if label != nil {
-		all = append(all, &row{sandbox: caisson.New(label)})
+	if part != nil {
+		all = append(all, &row{sandbox: caisson.New(part)})
 	}
 	if err := inTurns(all, rounds); err != nil {
 		return t, err
 	}
-	t.Start = all[0].median()
-	t.Calls = all[1].median() - t.Start
-	if label != nil {
-		t.Label = all[2].median() - t.Start
+	t = trial{module: module, start: all[0].quartile(), calls: all[1].quartile() - all[0].quartile()}
+	if part != nil {
+		t.label = all[2].quartile() - t.start
 	}
 	return t, nil
 }
 
-// batch is how many commands are timed at once: the clock of an emulated machine may go in steps of 4 ms.
-const batch = 50
-
-// own compares commands that ask for a label with such that write elsewhere, from their start to their end, in batches side by side: the lower quartiles of both, which
-// what else the machine does touches least.
-func own(batches int, a ask) (more, spread time.Duration, err error) {
-	both := [2]caisson.Sandbox{caisson.New(comm), caisson.New(a)}
-	var times [2][]time.Duration
-	for i := range batches + 1 {
-		for k, s := range both {
-			t, err := cycles(s)
-			if err != nil {
-				return 0, 0, err
-			}
-			if i > 0 { // the first ones warm up
-				times[k] = append(times[k], t)
-			}
-		}
-	}
-	for k := range times {
-		slices.Sort(times[k])
-		spread = max(spread, times[k][batches/2]-times[k][0])
-	}
-	return times[1][batches/4] - times[0][batches/4], spread, nil
+// loops are means of many rounds in one process: to write to a file of /proc and read it back, and to execute after that what cannot be executed.
+type loops struct {
+	Module  string        // or "" where there is none
+	Calls   time.Duration // to open, write, read back and close a file that is no label
+	Without time.Duration // the same, and an execve of a file of no known format
+	With    time.Duration // the same with a label, which execve finds and decides on before it looks at the format; 0 without a module
 }
 
-// cycles runs a batch of commands and gives the time of one.
-func cycles(s caisson.Sandbox) (time.Duration, error) {
-	begin := time.Now()
-	for range batch {
-		if err := s.Command("/bin/true").Run(); err != nil {
-			return 0, err
+const chunks = 20
+
+// tryLoops times chunks of each in turn, and takes the lower quartiles: what else the machine does touches these least.
+func tryLoops(rounds int) (l loops, err error) {
+	dir, err := os.MkdirTemp("", "lsm")
+	if err != nil {
+		return l, err
+	}
+	defer os.RemoveAll(dir)
+	none := dir + "/none"
+	if err := os.WriteFile(none, []byte("no program\n"), 0o755); err != nil {
+		return l, err
+	}
+	_, module, undo, err := label()
+	if err != nil {
+		return l, err
+	}
+	defer undo()
+	runtime.LockOSThread() // the label is asked for by a thread
+	defer runtime.UnlockOSThread()
+	all := []*row{{}, {}, {}}
+	do := []func() error{comm.loop, func() error { return comm.execute(none) }, func() error { return asks[module].execute(none) }}
+	if module == "" {
+		all, do = all[:2], do[:2]
+	}
+	for range chunks {
+		for i, f := range do {
+			begin := time.Now()
+			for range rounds {
+				if err := f(); err != nil {
+					return l, err
+				}
+			}
+			all[i].times = append(all[i].times, time.Since(begin)/time.Duration(rounds))
 		}
 	}
-	return time.Since(begin) / batch, nil
+	l = loops{Module: module, Calls: all[0].quartile(), Without: all[1].quartile()}
+	if module != "" {
+		l.With = all[2].quartile()
+	}
+	return l, nil
+}
+
+// loop writes to the file, reads it back and closes it.
+func (a ask) loop() error {
+	file := "/proc/thread-self/" + a.file
+	fd, err := unix.Open(file, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(a.text)); err != nil {
+		return fmt.Errorf("write %s: %w", file, err)
+	}
+	_, err = unix.Pread(fd, make([]byte, 256), 0)
+	return err
+}
+
+func (a ask) execute(none string) error {
+	if err := a.loop(); err != nil {
+		return err
+	}
+	if err := unix.Exec(none, []string{none}, nil); err != unix.ENOEXEC {
+		return fmt.Errorf("execve %s: %w", none, err)
+	}
+	return nil
 }
 
 const profileName = "caisson-bench"
@@ -140,26 +160,23 @@ func (a ask) record(p *plan.Plan) (proc plan.File, got plan.Answer) {
 	return proc, got
 }
 
-// label gives the part of the module that the kernel has, and what takes back what that needs.
-func (t *trial) label() (plan.Primitive, func(), error) {
+// label gives the part of the module that the kernel has, and what takes back what that needs; nil where there is none.
+func label() (part plan.Primitive, module string, undo func(), err error) {
+	undo = func() {}
 	m, err := lsm.Active()
 	switch {
 	case err != nil || os.Geteuid() != 0:
-		return nil, func() {}, nil
+		return nil, "", undo, nil
 	case m.Has("selinux") && lsm.CheckContext(context0) == nil:
-		t.Module = "selinux"
-		return lsm.SELinux{Process: context0}, func() {}, nil
+		return lsm.SELinux{Process: context0}, "selinux", undo, nil
 	case m.Has("apparmor"):
 		p := lsm.Profile{Name: profileName, Files: []lsm.FileRule{{}}, Signals: []lsm.SignalRule{{}}}
-		if err := p.Load(context.Background()); errors.Is(err, errors.ErrUnsupported) {
-			return nil, func() {}, nil
-		} else if err != nil {
-			return nil, nil, err
+		if err := p.Load(context.Background()); err != nil {
+			return nil, "", undo, err
 		}
-		t.Module = "apparmor"
-		return lsm.AppArmor(profileName), func() { lsm.RemoveProfile(profileName) }, nil
+		return lsm.AppArmor(profileName), "apparmor", func() { lsm.RemoveProfile(profileName) }, nil
 	}
-	return nil, func() {}, nil
+	return nil, "", undo, nil
 }
 
 // likeLabel makes the calls of package lsm for a label, on the name of the command in /proc, which every kernel has: the modules are listed, the child opens a file by the
@@ -220,24 +237,4 @@ func readAt(proc *os.File, name string) (string, error) {
 	b := make([]byte, 512)
 	n, err := unix.Read(fd, b)
 	return string(b[:max(n, 0)]), err
-}
-
-// loop gives the mean time to open a file of /proc, write to it, read it back and close it.
-func loop(rounds int) (time.Duration, error) {
-	const file = "/proc/thread-self/comm"
-	b := make([]byte, answerSize)
-	begin := time.Now()
-	for range rounds {
-		fd, err := unix.Open(file, unix.O_RDWR|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", file, err)
-		}
-		_, written := unix.Write(fd, []byte(comm.text))
-		_, read := unix.Pread(fd, b, 0)
-		unix.Close(fd)
-		if err := errors.Join(written, read); err != nil {
-			return 0, fmt.Errorf("%s: %w", file, err)
-		}
-	}
-	return time.Since(begin) / time.Duration(rounds), nil
 }
