@@ -17,11 +17,12 @@ import (
 
 // Host says how the firewall of a network namespace is kept.
 type Host struct {
-	// Dir is the directory for locks. Only the caller's user may be able to write to it, and whatever cleans up old files must leave it alone. "": /run/caisson/firewall.
+	// Dir is the directory for locks. Only the caller's user may be able to write to it, and whatever cleans up old files must leave it alone. Each network namespace has a directory in it, which
+	// [Host.Open] removes when nobody uses it any longer: after an hour, or five days where connections may be left. "": /run/caisson/firewall.
 	Dir string
 
 	// Forward turns forwarding on (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding) when rules need it. That makes the host a router between all its
-	// interfaces; what it may route beyond sandboxes is for its administrator's own rules to say. It is not turned off again. False: where it is off, rules that need it are a
+	// interfaces; what it may route beyond sandboxes is for its administrator's own rules to say. It is not turned off again, because nobody can tell who else has come to need it. False: where it is off, rules that need it are a
 	// [*SysctlError].
 	Forward bool
 

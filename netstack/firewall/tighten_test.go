@@ -65,8 +65,18 @@ func (p pipe) lives(what string) {
 // dead wants nothing to get through, whoever speaks first.
 func (p pipe) dead(what string) {
 	p.t.Helper()
-	require.False(p.t, p.passes(p.called, p.caller, patience), what)
-	require.False(p.t, p.passes(p.caller, p.called, patience), what)
+	until := time.Now().Add(patience)
+	heard := make(chan error, 2)
+	for _, c := range []net.Conn{p.called, p.caller} {
+		c.SetDeadline(until)
+		c.Write([]byte{7})
+		go func() {
+			_, err := io.ReadFull(c, make([]byte, 1))
+			heard <- err
+		}()
+	}
+	require.Error(p.t, <-heard, what)
+	require.Error(p.t, <-heard, what)
 }
 
 // TestTightened: connections end that a changed policy forbids, and no others.

@@ -117,11 +117,11 @@ func TestIPTablesPublish(t *testing.T) {
 		w.db.reaches("web 10.88.0.1", network, "192.0.2.1:8080")
 		w.web.reaches("web 10.88.0.1", network, "192.0.2.1:8080")
 		w.web.reaches("outside 192.0.2.1", network, "192.0.2.2:99")
-		w.db.cannot(network, "10.88.0.2:80")
 		w.host.reaches("web 10.88.0.1", network, "10.88.0.2:80")
 	}
 	w.outside.reaches("web 192.0.2.2", "tcp", "192.0.2.1:80")
 	w.outside.reaches("web 192.0.2.2", "tcp", "192.0.2.1:9001")
+	w.db.cannot("tcp", "10.88.0.2:80")
 	w.outside.cannot("tcp", "192.0.2.1:9000")
 	w.outside.cannot("tcp", "192.0.2.1:9002")
 	w.outside.run("ip", "route", "add", "10.88.0.0/24", "via", "192.0.2.1")
