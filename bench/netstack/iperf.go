@@ -24,7 +24,10 @@ func (f flow) args(d time.Duration) []string {
 		a = append(a, "-R")
 	}
 	if f.udp {
-		a = append(a, "-u", "-l", strconv.Itoa(udpPayload), "-b", strconv.FormatInt(f.rate, 10), "-w", "4M") // or the receiver loses what comes in bursts
+		a = append(a, "-u", "-l", strconv.Itoa(udpPayload), "-b", strconv.FormatInt(f.rate, 10))
+	}
+	if f.udp && f.receive { // or the receiver loses what comes in bursts; a sender waits for its buffer, so its is left as it is
+		a = append(a, "-w", "4M")
 	}
 	return a
 }
