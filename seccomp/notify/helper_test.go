@@ -68,6 +68,9 @@ func run(t testing.TB, f plan.Primitive, args ...string) (string, unix.WaitStatu
 	return out, status
 }
 
+// environ is that of a target. With the race detector a program waits for a second before it ends, unless it is told not to.
+func environ() []string { return append(os.Environ(), "GORACE=atexit_sleep_ms=0") }
+
 func command(t testing.TB, args ...string) (*plan.Command, func() string) {
 	t.Helper()
 	exe, err := os.Executable()
@@ -81,7 +84,7 @@ func command(t testing.TB, args ...string) (*plan.Command, func() string) {
 		r.Close()
 		read <- b.String()
 	}()
-	cmd := &plan.Command{Candidates: []string{exe}, Args: append([]string{"target"}, args...), Env: os.Environ(), Files: []*os.File{nil, w, w}}
+	cmd := &plan.Command{Candidates: []string{exe}, Args: append([]string{"target"}, args...), Env: environ(), Files: []*os.File{nil, w, w}}
 	return cmd, func() string {
 		w.Close()
 		return <-read
@@ -170,7 +173,7 @@ func asUser(t *testing.T) bool {
 	require.NoError(t, os.WriteFile(name, b, 0o755))
 	c := exec.Command(name, "-test.run", "^"+t.Name()+"$", "-test.v")
 	c.Dir = "/"
-	c.Env = append(os.Environ(), "TMPDIR=/tmp")
+	c.Env = append(environ(), "TMPDIR=/tmp")
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := c.CombinedOutput()
 	unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) // os/exec leaves it cleared

@@ -64,7 +64,7 @@ func newCaller(t testing.TB, s *notify.Supervisor, h notify.Handler) *caller {
 	require.NoError(t, e1)
 	require.NoError(t, e2)
 	self := must(os.Executable())
-	cmd := &plan.Command{Candidates: []string{self}, Args: []string{"target", "rows"}, Env: os.Environ(), Files: []*os.File{in, out, out}}
+	cmd := &plan.Command{Candidates: []string{self}, Args: []string{"target", "rows"}, Env: environ(), Files: []*os.File{in, out, out}}
 	c := &caller{started: startCommand(t, cmd, notify.Filter{Program: onGetppid, Handler: h, Supervisor: s}), in: w, out: bufio.NewReader(r)}
 	in.Close()
 	out.Close()
