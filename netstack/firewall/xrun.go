@@ -91,7 +91,7 @@ func xfailed(name, said string, err error) error {
 		e.Err = err
 	case has("ermission denied", "Operation not permitted", "must be root"):
 		e.Err, e.Hint = &reason{said, errors.Join(unix.EPERM, err)}, "needs CAP_NET_ADMIN in the user namespace that owns the network namespace"
-	case has("Table does not exist", "doesn't support", "does not support", "can't initialize", "No chain/target/match by that name", "not supported", "Couldn't load"):
+	case has("Table does not exist", "doesn't support", "does not support", "can't initialize", "No chain/target/match by that name", "not supported", "Couldn't load", "Could not initialize nftables layer"):
 		e.Err, e.Hint = &reason{said, errors.Join(errors.ErrUnsupported, err)}, "the kernel lacks a part of ip_tables, ip6_tables or ebtables"
 	}
 	return e
