@@ -165,6 +165,7 @@ func (s Step) Expand(r *Run) ([]Op, error) {
 	if err != nil {
 		return nil, err
 	}
+	ops = slices.Clone(ops)             // other starts may have been given the same
 	saved := make([]bool, s.plan.slots) // what others have saved before is known to be there from here on
 	for i := range saved {
 		saved[i] = true

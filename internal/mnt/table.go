@@ -41,15 +41,15 @@ func tableOf(process string) (Table, error) {
 	return all, nil
 }
 
-// readProc reads a file of the procfs at /proc, which is verified. To make one of our own, as root can, takes five times as long, and is left for where an old kernel cannot verify: before
-// Linux 5.8 nothing tells whether somebody has mounted something over a file. Who may do that there is root of the host.
-func readProc(name string) (string, error) {
-	for _, open := range []func() (*procfs.FS, error){func() (*procfs.FS, error) { return procfs.OpenAt("/proc") }, procfs.Open} {
+// readProc reads a file of the procfs at /proc, which is verified, and has to be that of our pid namespace. To make one of our own, as root can, takes five times as long, and is for where
+// that does not do. Before Linux 5.8 nothing tells whether somebody has mounted something over a file; who may do that is root of the host.
+func readProc(name string) (text string, err error) {
+	for _, open := range []func() (*procfs.FS, error){ownProc, procfs.Open} {
 		proc, err := open()
 		if err != nil {
-			return "", err
+			continue
 		}
-		text, err := proc.Read(name)
+		text, err = proc.Read(name)
 		proc.Close()
 		if !errors.Is(err, errors.ErrUnsupported) {
 			return text, err
@@ -57,6 +57,18 @@ func readProc(name string) (string, error) {
 	}
 	b, err := os.ReadFile("/proc/" + name)
 	return string(b), err
+}
+
+func ownProc() (*procfs.FS, error) {
+	proc, err := procfs.OpenAt("/proc")
+	if err != nil {
+		return nil, err
+	}
+	if text, err := proc.Read("self/stat"); err != nil || !strings.HasPrefix(text, strconv.Itoa(os.Getpid())+" ") {
+		proc.Close()
+		return nil, errors.ErrUnsupported
+	}
+	return proc, nil
 }
 
 // Visible are the mounts to which a path leads, those above others first.

@@ -243,7 +243,7 @@ func (t Tree) want(options string, top bool) map[string]bool {
 	return all
 }
 
-// found are the mounts of all trees, each with the tree, whether it is the topmost one, and its options.
+// found are the mounts of the child by their numbers: those of the trees with the tree, and whether it is the topmost one; all others with -1, which stay as they are.
 type found map[int]foundMount
 
 type foundMount struct {
@@ -275,6 +275,11 @@ func (w *remounter) find(r *plan.Run, area *os.File) (found, error) {
 			all[m.ID] = foundMount{i, k == 0, m.Mountpoint, m.Options}
 		}
 	}
+	for _, m := range table {
+		if _, ours := all[m.ID]; !ours {
+			all[m.ID] = foundMount{-1, false, m.Mountpoint, m.Options}
+		}
+	}
 	return all, nil
 }
 
@@ -287,7 +292,9 @@ func (w *remounter) before(r *plan.Run, area *os.File) error {
 	}
 	is := map[string]string{}
 	for _, m := range all {
-		is[m.place] = m.options
+		if m.tree >= 0 {
+			is[m.place] = m.options
+		}
 	}
 	if foreseen, _ := r.Value(foreseenKey{w}).(map[string]string); !maps.Equal(foreseen, is) {
 		return fmt.Errorf("what is mounted in %s: %w", w.names(), plan.ErrChanged)
@@ -306,13 +313,15 @@ func (w *remounter) after(r *plan.Run, area *os.File) error {
 	}
 	for id, m := range is {
 		old, known := was[id]
-		t := w.trees[m.tree]
-		want := t.want(old.options, m.top)
-		if !t.Recursive && !m.top {
-			want = wordsOf(old.options)
+		if !known {
+			return fmt.Errorf("%q has been mounted: %w", m.place, plan.ErrChanged)
 		}
-		if !known || !maps.Equal(want, wordsOf(m.options)) {
-			return fmt.Errorf("%q of %q is mounted with %s (%s): %w", m.place, t.Path(), m.options, changedHint, syscall.EAGAIN)
+		want := wordsOf(old.options)
+		if m.tree >= 0 && (m.top || w.trees[m.tree].Recursive) {
+			want = w.trees[m.tree].want(old.options, m.top)
+		}
+		if !maps.Equal(want, wordsOf(m.options)) {
+			return fmt.Errorf("%q is mounted with %s (%s): %w", m.place, m.options, changedHint, syscall.EAGAIN)
 		}
 	}
 	return nil
