@@ -16,6 +16,7 @@ import (
 	"github.com/caisson-dev/caisson/chroot"
 	"github.com/caisson-dev/caisson/internal/launch"
 	"github.com/caisson-dev/caisson/internal/launchtest"
+	"github.com/caisson-dev/caisson/internal/mnt"
 	"github.com/caisson-dev/caisson/plan"
 	"github.com/caisson-dev/caisson/plan/plantest"
 )
@@ -279,6 +280,8 @@ func TestGolden(t *testing.T) {
 			chroot.File{Path: "/etc/hosts", Data: []byte("x"), ReadOnly: true}, chroot.Dir{Path: "/run/x", Mode: 0o700}, chroot.Symlink{Path: "/l", Target: "/etc"},
 			chroot.Device{Path: "/dev/null", Target: "/dev/x"}, chroot.Mask{"/etc/shadow"}, chroot.ReadOnly{"/etc/ssl"},
 			chroot.Tmpfs{Path: "/tmp", Inodes: 10, NoExec: true}),
+		"older": plan.Build(plan.Func(mnt.Old), user, chroot.Pivot{Dir: "/srv/root", ReadOnly: true}, chroot.Proc{}, chroot.Bind{Source: "/etc", Target: "/mnt/etc"},
+			chroot.File{Path: "/f", Data: []byte("x"), ReadOnly: true}, chroot.Mask{"/etc/shadow"}, chroot.ReadOnly{"/proc/sys"}),
 		"chroot": plan.Build(chroot.Chroot{Dir: "/srv/root"}),
 		"pivot":  plan.Build(user, chroot.Pivot{Dir: "/srv/root", ReadOnly: true}, chroot.Bind{Source: "/etc/passwd", Target: "/etc/passwd", ReadOnly: true}),
 	} {

@@ -1,11 +1,14 @@
 package chroot_test
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -182,5 +185,36 @@ func TestOldWayWhileRenamed(t *testing.T) {
 				require.Contains(t, line, ",nosuid,nodev,", out)
 			}
 		}, parts...)
+	})
+}
+
+// TestOldWayOutOfReach: below a directory that the caller may not enter is a mount whose attributes cannot be changed one by one.
+func TestOldWayOutOfReach(t *testing.T) {
+	const mark = "CAISSON_TEST_REACH"
+	if os.Getenv(olderEnv) != "" && os.Getenv(mark) == "" {
+		t.Skip("chooses its kernel itself")
+	}
+	if src := os.Getenv(mark); src != "" {
+		older := []plan.Primitive{chroot.Host{}, chroot.Proc{}, chroot.Tmpfs{Path: "/tmp"}}
+		before := hostState(t)
+		_, err := start(t, "true", older...)
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+		require.ErrorContains(t, err, "a mount that the caller cannot reach")
+		require.Equal(t, before, hostState(t))
+		_, parts := rootfs(t)
+		got := shape(t, append(parts, chroot.Proc{}, chroot.Bind{Source: src + "/noexec", Target: "/b", ReadOnly: true})...)
+		require.Contains(t, got["/b/deep/er"], "ro,nosuid,nodev")
+		return
+	}
+	inPrivateNamespace(t, func(t *testing.T) {
+		src := t.TempDir()
+		require.NoError(t, os.Chmod(filepath.Dir(src), 0o755))
+		mounts(t, src)
+		c := exec.Command("/proc/self/exe", "-test.v", "-test.run=^TestOldWayOutOfReach$")
+		c.Env = append(os.Environ(), mark+"="+src, "TMPDIR=/tmp", olderEnv+"=5.11")
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		out, err := c.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "--- PASS: TestOldWayOutOfReach")
 	})
 }
