@@ -103,18 +103,18 @@ func (c change) verify(understood []byte, proc *os.File, pid int) error {
 		if tries > 20 { // to sleep takes longer than execve has most often left
 			time.Sleep(50 * time.Microsecond)
 		}
-		current, err := readIn(proc, strconv.Itoa(pid)+"/"+c.current)
-		if err != nil || c.same(text([]byte(current)), c.want) {
+		current, err := readLabel(proc, strconv.Itoa(pid)+"/"+c.current)
+		if err != nil || c.same(current, c.want) {
 			return err
 		}
-		own, err := readIn(proc, "thread-self/"+c.current)
+		own, err := readLabel(proc, "thread-self/"+c.current)
 		switch {
 		case err != nil:
 			return err
 		case current != own:
 			return nil
 		case time.Now().After(end):
-			return &LabelError{c.module, c.want, text([]byte(current))}
+			return &LabelError{c.module, c.want, current}
 		}
 	}
 }

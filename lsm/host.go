@@ -105,14 +105,34 @@ func bare(err error) error {
 	return err
 }
 
+// readLabel is readIn for a file of attr, which gives all in one read: a start waits for it.
+func readLabel(dir *os.File, name string) (string, error) {
+	fd, err := openFD(dir, name, unix.O_RDONLY)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	b := make([]byte, labelSize)
+	n, err := retry(func() (int, error) { return unix.Read(fd, b) })
+	if err != nil {
+		return "", fail(err, "read %s/%s", dir.Name(), name)
+	}
+	return text(b[:n]), nil
+}
+
 // openIn opens a file below an open directory, on the same mount, and not through /proc/PID/fd and the like.
 func openIn(dir *os.File, name string, flags uint64) (*os.File, error) {
-	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: beneath}
-	fd, err := retry(func() (int, error) { return unix.Openat2(int(dir.Fd()), name, &how) })
+	fd, err := openFD(dir, name, flags)
 	if err != nil {
-		return nil, fail(err, "open %s/%s", dir.Name(), name)
+		return nil, err
 	}
 	return os.NewFile(uintptr(fd), dir.Name()+"/"+name), nil
+}
+
+func openFD(dir *os.File, name string, flags uint64) (int, error) {
+	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: beneath}
+	fd, err := retry(func() (int, error) { return unix.Openat2(int(dir.Fd()), name, &how) })
+	return fd, fail(err, "open %s/%s", dir.Name(), name)
 }
 
 const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
