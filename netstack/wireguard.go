@@ -59,7 +59,7 @@ func ParsePublicKey(text string) (k PublicKey, err error) {
 
 func parseKey(key []byte, text string) bool {
 	b, err := base64.StdEncoding.Strict().DecodeString(text)
-	return err == nil && len(text) == 44 && copy(key, b) == keySize // 44 without the newlines that the decoder passes over
+	return err == nil && len(text) == 44 && len(b) == keySize && copy(key, b) == keySize // 44 without the newlines that the decoder passes over
 }
 
 // Secret is the key in base64, to be kept by who may act for the host.
