@@ -71,6 +71,7 @@ func TestOnOlderKernels(t *testing.T) {
 			case emulated && name != "5.4":
 				t.Skip("emulated: a minute for each")
 			case emulated:
+				tests = fewOnOlder
 			case os.Getenv("CAISSON_SLOW") != "":
 				tests += racesOnOlder
 			case name == "5.4":
