@@ -73,12 +73,12 @@ func TestSpoof(t *testing.T) {
 	host(t, func(h *world) {
 		b := netstack.Bridge{State: h.state}
 		h.start("serve", []string{":80", "hello"}, b)
-		spoof := func(b netstack.Bridge) string {
-			return h.run("spoof", []string{"10.77.9.9/16", "10.77.0.2:80"}, b)
+		spoof := func(b netstack.Bridge, most time.Duration) string {
+			return h.run("spoof", []string{"10.77.9.9/16", "10.77.0.2:80", most.String()}, b)
 		}
-		require.Contains(t, spoof(b), "error: dial")
+		require.Contains(t, spoof(b, 400*time.Millisecond), "error: dial")
 		b.Unchecked = true
-		require.Equal(t, "hello 10.77.9.9", withoutPort(spoof(b)), "the same without the rules")
+		require.Equal(t, "hello 10.77.9.9", withoutPort(spoof(b, dialTime)), "the same without the rules")
 	})
 }
 
@@ -91,7 +91,11 @@ func spoof(args []string) error {
 	if err != nil {
 		return err
 	}
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: ip}, Timeout: 400 * time.Millisecond}
+	most, err := time.ParseDuration(args[2])
+	if err != nil {
+		return err
+	}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: ip}, Timeout: most}
 	c, err := d.Dial("tcp", args[1])
 	if err != nil {
 		return err

@@ -19,16 +19,9 @@ func parameters(device string, settings ...[2]string) error {
 	if err != nil {
 		return failed(err, "open /proc for sysctls of", device)
 	}
-	defer func() { proc.Close() }()
+	defer proc.Close()
 	for _, s := range settings {
-		err := proc.Write("sys/net/"+s[0], s[1])
-		if errors.Is(err, fs.ErrPermission) && proc.Detached() { // a security module that judges by the path: this one has none
-			proc.Close()
-			if proc, err = procfs.OpenAt("/proc"); err != nil {
-				return failed(err, "open /proc for sysctls of", device)
-			}
-			err = proc.Write("sys/net/"+s[0], s[1])
-		}
+		err := setParameter(proc, "sys/net/"+s[0], s[1])
 		if errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(s[0], "ipv6/") {
 			continue
 		}
@@ -37,6 +30,20 @@ func parameters(device string, settings ...[2]string) error {
 		}
 	}
 	return nil
+}
+
+// setParameter writes one. Where a security module judges by the path, it may refuse what has none, and allow the same in /proc.
+func setParameter(proc *procfs.FS, name, value string) error {
+	err := proc.Write(name, value)
+	if !errors.Is(err, fs.ErrPermission) || !proc.Detached() {
+		return err
+	}
+	usual, e := procfs.OpenAt("/proc")
+	if e != nil {
+		return err
+	}
+	defer usual.Close()
+	return usual.Write(name, value)
 }
 
 // believeNobody has the devices that are made in the thread's network namespace from now on not ask for routers, and not believe those who say that they are one: the sandbox's routes are those of its
