@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -70,14 +72,15 @@ func BenchmarkChange(b *testing.B) {
 	}
 }
 
-// TestLabelCost: a module that is enabled takes no longer for a label than the calls take that ask for it, which BenchmarkChange measures on any kernel.
+// TestLabelCost: what a module that is enabled does itself for a label takes less than a millisecond, also in an emulated machine, which is ten times slower than a real one or more; the
+// calls that ask for it BenchmarkChange measures on any kernel. What is executed is of no known format: the module decides before the kernel finds that out. bench/lsm says more.
 func TestLabelCost(t *testing.T) {
-	var label plan.Primitive
+	label := [2]string{}
 	switch m, err := Active(); {
 	case os.Geteuid() != 0:
 		t.Skip("needs root to choose a label")
 	case err == nil && m.Has("selinux") && CheckContext(container) == nil:
-		label = SELinux{Process: container}
+		label = [2]string{"attr/exec", container.String()}
 	case err == nil && m.Has("apparmor"):
 		p := Profile{Name: "caisson-cost", Files: []FileRule{{}}, Signals: []SignalRule{{}}}
 		if err := p.Load(t.Context()); errors.Is(err, errors.ErrUnsupported) {
@@ -86,11 +89,43 @@ func TestLabelCost(t *testing.T) {
 			require.NoError(t, err)
 		}
 		defer RemoveProfile(p.Name)
-		label = AppArmor(p.Name)
+		label = [2]string{"attr/apparmor/exec", "exec " + p.Name}
 	default:
 		t.Skip("needs AppArmor, or SELinux and a policy with container_t")
 	}
-	m := typical(t, 40, plan.Build(), plan.Build(plan.Func(likeChange)), plan.Build(label))
-	t.Logf("a start takes %v, %v with the calls, and %v with the label", m[0], m[1], m[2])
-	require.Less(t, m[2]-m[1], m[0]/2)
+	none := filepath.Join(t.TempDir(), "none")
+	require.NoError(t, os.WriteFile(none, []byte("no program\n"), 0o755))
+	var times [2][]time.Duration
+	done := make(chan error)
+	go func() { // on a thread that is thrown away, with the label that it has asked for
+		runtime.LockOSThread()
+		var err error
+		for i := 0; i < 20 && err == nil; i++ {
+			begin := time.Now()
+			for k := 0; k < 100 && err == nil; k++ {
+				err = askAndExecute([2][2]string{{"comm", "label"}, label}[i%2], none)
+			}
+			times[i%2] = append(times[i%2], time.Since(begin)/100)
+		}
+		done <- err
+	}()
+	require.NoError(t, <-done)
+	calls, with := slices.Min(times[0]), slices.Min(times[1]) // what else the machine does touches these least
+	t.Logf("the calls and an execve take %v, and with a label %v", calls, with)
+	require.Less(t, with-calls, time.Millisecond)
+}
+
+func askAndExecute(ask [2]string, none string) error {
+	f, err := os.OpenFile("/proc/thread-self/"+ask[0], os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := writeAll(f, []byte(ask[1])); err != nil {
+		return err
+	}
+	if err := unix.Exec(none, []string{none}, nil); err != unix.ENOEXEC {
+		return err
+	}
+	return nil
 }
