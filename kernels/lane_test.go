@@ -24,6 +24,7 @@ type machine struct {
 	only    []string // packages of the module; nil is all
 	tests   string   // those that run, as -test.run has it; "" is all
 	systemd bool     // is process 1
+	append  string   // to the kernel's parameters
 }
 
 // Where the kernel is one that has run everything already, only the packages run that may see a difference.
@@ -38,6 +39,7 @@ func machines() []machine {
 		{name: "6.1-apparmor", kernel: "6.1", release: "6.1.", lsm: "apparmor"},
 		{name: "6.12-apparmor", kernel: "6.12", release: "6.12.", lsm: "apparmor"},
 		{name: "6.1-selinux", kernel: "6.1", release: "6.1.", lsm: "selinux", only: labelled},
+		{name: "6.1-neither", kernel: "6.1", release: "6.1.", append: "lsm=landlock,lockdown,yama,bpf", only: []string{"lsm", "examples/escape"}},
 		{name: "6.12-systemd", kernel: "6.12", release: "6.12.", lsm: "apparmor", only: []string{"cgroups"}, tests: "^TestBooted", systemd: true},
 		{name: "arm64", kernel: "arm64", release: "6.1.", lsm: "apparmor", only: assembly},
 	}
@@ -99,7 +101,7 @@ func find(t *testing.T, name string) string {
 
 // run boots the machine, and reports each package as a subtest when all is over.
 func (m machine) run(t *testing.T, b *build) {
-	v := vm.Machine{Kernel: find(t, m.kernel), Show: []string{b.module, b.dir}}
+	v := vm.Machine{Kernel: find(t, m.kernel), Show: []string{b.module, b.dir}, Append: m.append}
 	if m.lsm == "selinux" {
 		v.SELinux = find(t, "selinux.pol")
 	}

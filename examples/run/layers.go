@@ -11,23 +11,28 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson/chroot"
 	"github.com/caisson-dev/caisson/overlay"
+	"github.com/caisson-dev/caisson/overlay/driver"
 	"github.com/caisson-dev/caisson/overlay/store"
+	"github.com/caisson-dev/caisson/plan"
 )
 
 // layers is what the flags say of a root that is put together from layers, and what has been made for it.
 type layers struct {
 	dirs          []string // the base first
 	image, commit string
+	driver        string // how they are put together; "" and overlay2: by the kernel
 	entrypoint    *string
 
 	lowers []string // the topmost first
 	lease  *store.Lease
-	temp   string // with the directories upper and work, which become the layer that is asked for
+	temp   string // where what the command writes is kept, if not in memory
+	tree   *driver.Assembled
 
 	started bool // there was a command that may have written something
 }
@@ -36,6 +41,7 @@ func (l *layers) define(def func(func(string) error, ...string)) {
 	def(each(&l.dirs, absolute), "layer")
 	def(value(&l.image, absolute), "image")
 	def(value(&l.commit, absolute), "commit")
+	def(value(&l.driver, driverName), "storage-driver")
 	def(func(s string) error { l.entrypoint = &s; return nil }, "entrypoint")
 }
 
@@ -45,6 +51,14 @@ func absolute(s string) (string, error) {
 		return "", errors.New("empty")
 	}
 	return filepath.Abs(s)
+}
+
+// driverName is the name of a driver; auto is the first that works.
+func driverName(s string) (string, error) {
+	if s != "auto" && !slices.Contains(driver.Names, s) {
+		return "", fmt.Errorf("%q is none of auto, %s", s, strings.Join(driver.Names, ", "))
+	}
+	return s, nil
 }
 
 // layered reports whether the root is put together from layers.
@@ -59,6 +73,8 @@ func (f *flags) checkLayers() error {
 		return errors.New("--rootfs does not go with --layer and --image")
 	case f.commit != "" && !f.layered():
 		return errors.New("--commit goes with --layer and --image")
+	case f.driver != "" && !f.layered():
+		return errors.New("--storage-driver goes with --layer and --image")
 	case f.commit != "" && f.readOnly:
 		return errors.New("--commit does not go with --read-only")
 	case f.entrypoint != nil && f.image == "":
@@ -81,17 +97,31 @@ func (f *flags) unpack(ctx context.Context) error {
 	for _, d := range f.dirs {
 		f.lowers = slices.Insert(f.lowers, 0, d)
 	}
-	if f.commit == "" {
+	if f.commit != "" {
+		if _, err := os.Lstat(f.commit); err == nil {
+			return fmt.Errorf("--commit %s: it is there already", f.commit)
+		}
+	}
+	if !f.layered() {
 		return nil
 	}
-	if _, err := os.Lstat(f.commit); err == nil {
-		return fmt.Errorf("--commit %s: it is there already", f.commit)
+	name := f.driver
+	if name == "" {
+		name = "overlay2"
+	}
+	if f.commit != "" || name != "overlay2" {
+		dir := os.TempDir()
+		if f.commit != "" {
+			dir = filepath.Dir(f.commit)
+		}
+		var err error
+		if f.temp, err = os.MkdirTemp(dir, ".layer-"); err != nil {
+			return err
+		}
 	}
 	var err error
-	if f.temp, err = os.MkdirTemp(filepath.Dir(f.commit), ".layer-"); err != nil {
-		return err
-	}
-	return errors.Join(os.Mkdir(filepath.Join(f.temp, "upper"), 0o755), os.Mkdir(filepath.Join(f.temp, "work"), 0o755))
+	f.tree, err = driver.Layers{Lower: f.lowers, Dir: f.temp, Unprivileged: f.oneID()}.Open(ctx, strings.TrimPrefix(name, "auto"))
+	return err
 }
 
 // load takes the image into the store of the caller's, where its layers may be already, and does as its configuration says where nothing else
@@ -156,21 +186,27 @@ func (f *flags) compose(entrypoint, cmd []string) error {
 	return nil
 }
 
-// stack is the root. Without --commit what the command writes is kept in memory and ends with it.
-func (f *flags) stack() overlay.Root {
-	root := overlay.Root{Lower: f.lowers, ReadOnly: f.readOnly}
-	if f.temp != "" {
-		root.Upper, root.Work = filepath.Join(f.temp, "upper"), filepath.Join(f.temp, "work")
+// stack is the root. Without --commit what the command writes ends with it.
+func (f *flags) stack() plan.Primitive {
+	if f.tree.Path != "" {
+		return chroot.Pivot{Dir: f.tree.Path, ReadOnly: f.readOnly}
+	}
+	root := overlay.Root(f.tree.Stack)
+	if f.readOnly {
+		root.Upper, root.Work, root.ReadOnly = "", "", true
 	}
 	return root
 }
 
 // finish makes what the command has written a layer, if one was asked for, and lets all go.
 func (f *flags) finish() (err error) {
-	if f.temp != "" && f.started {
-		if err = overlay.Take(filepath.Join(f.temp, "upper"), filepath.Join(f.temp, "work"), f.commit); err != nil {
-			err = fmt.Errorf("--commit: %w", err)
+	if f.tree != nil {
+		if f.commit != "" && f.started {
+			if err = f.tree.Commit(context.Background(), f.commit); err != nil {
+				err = fmt.Errorf("--commit: %w", err)
+			}
 		}
+		err = errors.Join(err, f.tree.Close())
 	}
 	if f.temp != "" {
 		err = errors.Join(err, removeTree(f.temp))

@@ -82,6 +82,28 @@ func TestCommit(t *testing.T) {
 }
 
 // TestImage: the tarball of a root file system is an image; the second time its layer is known.
+// TestStorageDriver: copies, and whatever works first, do the same as the kernel's overlay mounts.
+func TestStorageDriver(t *testing.T) {
+	needOverlay(t)
+	for _, name := range []string{"vfs", "auto"} {
+		base := layer(t, map[string]string{"a": "base a", "b": "base b"})
+		top := layer(t, map[string]string{"b": "top b"})
+		made := filepath.Join(filepath.Dir(base), "made")
+		flags := []string{"--storage-driver", name, "--layer", base, "--layer", top}
+		try(t, in(flags, "cat", "/b")...).has(t, 0, "top b", "")
+		try(t, in(append(flags, "--read-only"), "write", "/a")...).has(t, 1, "open /a: read-only file system", "")
+		try(t, in(append(flags, "--commit", made), "write", "/new")...).has(t, 0, "", "")
+		try(t, in(append(flags, "--layer", made), "cat", "/new")...).has(t, 0, "written", "")
+		left, err := os.ReadDir(filepath.Dir(base))
+		must(t, err)
+		if len(left) != 2 {
+			t.Error("left behind: ", left)
+		}
+	}
+	try(t, "--storage-driver", "zfs", "--layer", "/", "true").fails(t, 125, "none of auto")
+	try(t, "--storage-driver", "vfs", "true").fails(t, 125, "--storage-driver goes with")
+}
+
 func TestImage(t *testing.T) {
 	needOverlay(t)
 	var b bytes.Buffer
