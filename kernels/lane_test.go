@@ -117,10 +117,19 @@ func (m machine) run(t *testing.T, b *build) {
 	tests := m.chosen(p.tests)
 	r := newReport(t, m.name, tests)
 	m.boot(t, v, r, m.commands(arch, tests, time.Until(deadline(t))))
+	if again := r.failed(t); len(again) > 0 && len(again) <= few && !t.Failed() {
+		second := r.only(again)
+		m.boot(t, v, second, m.commands(arch, second.tests, time.Until(deadline(t))))
+		r.replace(again, second)
+	}
 	for i := range tests {
 		r.report(t, i)
 	}
 }
+
+// few packages that have failed run once more, in a new machine: an emulated one stands still at times, and some tests look at the clock. Their first results stay in
+// the record.
+const few = 4
 
 // chosen are the test binaries that this machine runs.
 func (m machine) chosen(tests []testBinary) []testBinary {

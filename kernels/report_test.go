@@ -26,11 +26,12 @@ type report struct {
 	took   []time.Duration
 	last   time.Time
 	record string // file that keeps it all, if any
+	known  map[int][]record.Result
 }
 
 func newReport(t *testing.T, machine string, tests []testBinary) *report {
 	n := len(tests)
-	r := &report{tests: tests, output: make([]bytes.Buffer, n), exit: make([]*vm.Exit, n), took: make([]time.Duration, n)}
+	r := &report{tests: tests, output: make([]bytes.Buffer, n), exit: make([]*vm.Exit, n), took: make([]time.Duration, n), known: map[int][]record.Result{}}
 	r.last = time.Now() // so the first package's time includes the boot
 	dir := os.Getenv("CAISSON_SKIPS")
 	if dir == "" {
@@ -52,6 +53,38 @@ func (r *report) handle(e vm.Event) {
 		r.exit[e.Command] = e.Exit
 		r.took[e.Command] = time.Since(r.last)
 		r.last = time.Now()
+	}
+}
+
+// failed are the packages of which there is something to complain.
+func (r *report) failed(t *testing.T) (all []int) {
+	for i := range r.tests {
+		results, err := r.results(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, complaints := r.verdict(i, results); len(complaints) > 0 {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// only is an empty report of some of the packages.
+func (r *report) only(some []int) *report {
+	n := len(some)
+	second := &report{output: make([]bytes.Buffer, n), exit: make([]*vm.Exit, n), took: make([]time.Duration, n), last: time.Now(), record: r.record}
+	for _, i := range some {
+		second.tests = append(second.tests, r.tests[i])
+	}
+	return second
+}
+
+// replace takes what there is of a second run.
+func (r *report) replace(some []int, second *report) {
+	for k, i := range some {
+		r.output[i], r.exit[i], r.took[i] = second.output[k], second.exit[k], second.took[k]
+		delete(r.known, i)
 	}
 }
 
@@ -109,6 +142,9 @@ func (r *report) ending(i int, said bool) (complaints []string) {
 
 // results has the output translated to what go test -json writes, and keeps that.
 func (r *report) results(i int) ([]record.Result, error) {
+	if known, ok := r.known[i]; ok {
+		return known, nil
+	}
 	c := exec.Command("go", "tool", "test2json", "-t", "-p", r.tests[i].pkg)
 	c.Stdin = bytes.NewReader(r.output[i].Bytes())
 	events, err := output(c)
@@ -120,7 +156,11 @@ func (r *report) results(i int) ([]record.Result, error) {
 			return nil, err
 		}
 	}
-	return record.Read(strings.NewReader(events))
+	results, err := record.Read(strings.NewReader(events))
+	if err == nil {
+		r.known[i] = results
+	}
+	return results, err
 }
 
 func appendTo(file, text string) error {

@@ -356,21 +356,23 @@ func TestMissing(t *testing.T) {
 func TestReadOnlyMount(t *testing.T) {
 	needABI(t, 1)
 	dir := tree(t)
-	parts := []plan.Primitive{plan.Func(isolated), chroot.Host{}, chroot.Proc{}, chroot.Tmpfs{Path: "/mnt"},
-		chroot.Bind{Source: dir + "/ro", Target: "/mnt/ro", ReadOnly: true}, chroot.Bind{Source: dir + "/rw", Target: "/mnt/rw"}}
+	at := dir + "/at"
+	require.NoError(t, os.Mkdir(at, 0o755))
+	parts := []plan.Primitive{plan.Func(isolated), chroot.Host{}, chroot.Proc{}, chroot.Tmpfs{Path: at},
+		chroot.Bind{Source: dir + "/ro", Target: at + "/ro", ReadOnly: true}, chroot.Bind{Source: dir + "/rw", Target: at + "/rw"}}
 	with := func(r lsm.Rule) []plan.Primitive { return append(parts[:len(parts):len(parts)], rules(r)) }
-	_, err := start(t, "true", with(lsm.ReadWrite("/mnt", "/mnt/ro"))...)
+	_, err := start(t, "true", with(lsm.ReadWrite(at, at+"/ro"))...)
 	var e *plan.Error
 	require.ErrorAs(t, err, &e)
 	require.ErrorIs(t, err, syscall.EROFS)
-	require.Equal(t, `/mnt/ro, of the rule "read-write /mnt /mnt/ro", is mounted read-only; Optional passes over it`, e.Hint)
-	require.Contains(t, run(t, "cat /mnt/ro/f; echo x > /mnt/ro/f", with(lsm.ReadWrite("/mnt/ro").Optional())...), "Read-only file system")
-	require.Equal(t, "new\n", run(t, "echo new > /mnt/rw/f && cat /mnt/rw/f", with(lsm.ReadWrite("/mnt"))...))
-	require.Contains(t, run(t, "echo x > /mnt/ro/f", with(lsm.ReadWrite("/mnt"))...), "Read-only file system")
+	require.Equal(t, at+`/ro, of the rule "read-write `+at+" "+at+`/ro", is mounted read-only; Optional passes over it`, e.Hint)
+	require.Contains(t, run(t, "cat "+at+"/ro/f; echo x > "+at+"/ro/f", with(lsm.ReadWrite(at+"/ro").Optional())...), "Read-only file system")
+	require.Equal(t, "new\n", run(t, "echo new > "+at+"/rw/f && cat "+at+"/rw/f", with(lsm.ReadWrite(at))...))
+	require.Contains(t, run(t, "echo x > "+at+"/ro/f", with(lsm.ReadWrite(at))...), "Read-only file system")
 
 	self, err := os.Executable()
 	require.NoError(t, err)
-	for _, c := range [][2]string{{"/mnt/ro", "EROFS, optional ok\n"}, {"/mnt/rw", "ok, optional ok\n"}} {
+	for _, c := range [][2]string{{at + "/ro", "EROFS, optional ok\n"}, {at + "/rw", "ok, optional ok\n"}} {
 		out, err := startCommand(t, helper(self, "prepare", c[0]), parts...)
 		require.NoError(t, err)
 		require.Equal(t, c[1], out)

@@ -87,7 +87,7 @@ const atFDCWD = ^uintptr(99) // -100
 // or the same file through a mount of the sandbox's own, is the caller's choice, and without a root of its own any.
 //
 // Execve lets us go on before the child has left the memory, and until it has, its binary is ours and whoever traces it reads us. What
-// tells is its name, which it has given itself and execve changes afterwards.
+// tells is its name, which it has given itself and execve changes afterwards. A new time namespace, too, is entered between: whoever joined the command at once would miss it.
 func (s *start) verify(pid int) error {
 	if !s.looks() {
 		return nil
@@ -108,7 +108,7 @@ func (s *start) verify(pid int) error {
 
 // looks reports whether what the child executes has to be looked at: by us or by an action that comes after.
 func (s *start) looks() bool {
-	return !s.helped() && (s.entered || s.plan.Has(plan.RootDir) || len(s.plan.AfterSteps()) > 0)
+	return !s.helped() && (s.entered || s.plan.Has(plan.RootDir) || len(s.plan.AfterSteps()) > 0 || s.plan.Cloned()&unix.CLONE_NEWTIME != 0)
 }
 
 // verdict looks at what runs in memory of its own.

@@ -66,7 +66,7 @@ func readFile(file string) ([]record.Result, error) {
 func report(w io.Writer, lanes map[string][]record.Result) int {
 	ran, skipped := map[string]bool{}, map[string][]string{}
 	for _, lane := range slices.Sorted(maps.Keys(lanes)) {
-		tests, skips := 0, []string{}
+		tests, skips, failed := 0, []string{}, []string{}
 		for _, r := range lanes[lane] {
 			name := r.Package + " " + r.Test
 			switch {
@@ -75,6 +75,9 @@ func report(w io.Writer, lanes map[string][]record.Result) int {
 			case r.Skipped():
 				skips = append(skips, name+": "+r.Text())
 				skipped[name] = append(skipped[name], lane+": "+r.Text())
+			case r.Failed():
+				failed = append(failed, name+": "+r.Text())
+				ran[name] = true
 			default:
 				ran[name] = true
 			}
@@ -82,6 +85,10 @@ func report(w io.Writer, lanes map[string][]record.Result) int {
 		}
 		fmt.Fprintf(w, "%s: %d tests, %d skipped\n", lane, tests, len(skips))
 		list(w, skips)
+		if len(failed) > 0 {
+			fmt.Fprintf(w, "%s: failed once, or in a lane that has failed:\n", lane)
+			list(w, failed)
+		}
 	}
 	maps.DeleteFunc(skipped, func(name string, _ []string) bool { return ran[name] })
 	for _, name := range slices.Sorted(maps.Keys(skipped)) {

@@ -39,6 +39,8 @@ func TestReport(t *testing.T) {
 	m/p TestHost: p_test.go:1: why TestHost
 vm: 3 tests, 1 skipped
 	m/p TestNever: p_test.go:1: why TestNever
+vm: failed once, or in a lane that has failed:
+	m/p TestOnce: p_test.go:1: why TestOnce
 NEVER RUN: m/p TestHost
 	host: p_test.go:1: why TestHost
 NEVER RUN: m/p TestNever
