@@ -55,8 +55,8 @@ func absolute(s string) (string, error) {
 
 // driverName is the name of a driver; auto is the first that works.
 func driverName(s string) (string, error) {
-	if s != "auto" && !slices.Contains(driver.Names, s) {
-		return "", fmt.Errorf("%q is none of auto, %s", s, strings.Join(driver.Names, ", "))
+	if s != "auto" && !slices.Contains(driver.Names(), s) {
+		return "", fmt.Errorf("%q is none of auto, %s", s, strings.Join(driver.Names(), ", "))
 	}
 	return s, nil
 }

@@ -381,13 +381,10 @@ func TestMain(m *testing.M) {
 	fmt.Println("done")
 }
 
-func victim() error {
+// condemned has the process killed at the step that its environment names, and gives the card of which it makes rules.
+func condemned(fw *firewall.Firewall) (firewall.Card, error) {
 	var k, n int
 	fmt.Sscan(os.Getenv("FIREWALL_STEP"), &k)
-	fw, err := firewall.Host{Dir: os.Getenv("FIREWALL_DIR"), Forward: true}.Open()
-	if err != nil {
-		return err
-	}
 	firewall.OnStep(fw, func(step string) {
 		if n++; n == k {
 			fmt.Println("killed at", step)
@@ -395,10 +392,19 @@ func victim() error {
 		}
 	})
 	hw, err := net.ParseMAC(os.Getenv("FIREWALL_MAC"))
+	return firewall.Card{Name: "veth-web", Bridge: "caisson0", MAC: hw, Addrs: []netip.Addr{netip.MustParseAddr("10.88.0.2"), netip.MustParseAddr("fd88::2")}}, err
+}
+
+func victim() error {
+	fw, err := firewall.Host{Dir: os.Getenv("FIREWALL_DIR"), Forward: true}.Open()
 	if err != nil {
 		return err
 	}
-	rules := everything([]firewall.Card{{Name: "veth-web", Bridge: "caisson0", MAC: hw, Addrs: []netip.Addr{netip.MustParseAddr("10.88.0.2"), netip.MustParseAddr("fd88::2")}}})
+	card, err := condemned(fw)
+	if err != nil {
+		return err
+	}
+	rules := everything([]firewall.Card{card})
 	held, err := fw.Add("victim", rules)
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@ package firewall_test
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -15,7 +14,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson/netstack/firewall"
 )
@@ -225,26 +223,7 @@ func TestIPTablesSpoof(t *testing.T) {
 	w.add(fw, "web", firewall.Rules{Cards: only4(w.webCard()), Masquerade: true})
 	w.add(fw, "db", firewall.Rules{Cards: only4(w.dbCard()), Masquerade: true})
 	w.db.serve(80, "db")
-	own, all := mac(w.web), []byte{255, 255, 255, 255, 255, 255}
-	arp := func(sender string) []byte {
-		ip := netip.MustParseAddr(sender).AsSlice()
-		return append(append(append([]byte{8, 6, 0, 1, 8, 0, 6, 4, 0, 2}, append(append([]byte{}, own...), ip...)...), own...), ip...)
-	}
-	for _, c := range []struct {
-		name   string
-		source []byte
-		rest   []byte
-		passes bool
-	}{
-		{"own ARP", own, arp("10.88.0.2"), true},
-		{"ARP for the gateway", own, arp("10.88.0.1"), false},
-		{"other MAC", []byte{2, 0, 0, 0, 0, 9}, arp("10.88.0.2"), false},
-		{"VLAN", own, append([]byte{0x81, 0, 0, 1}, arp("10.88.0.2")...), false},
-		{"unknown type", own, append([]byte{0x88, 0xb5}, make([]byte, 46)...), false},
-	} {
-		got := w.sniff(func() { w.web.send(append(append(append([]byte{}, all...), c.source...), c.rest...)) })
-		require.Equal(t, c.passes, got, c.name)
-	}
+	w.oddFrames(t)
 	w.web.reaches("db 10.88.0.2", "tcp", "10.88.0.3:80")
 	w.web.addr("eth0", "10.88.0.77/24")
 	w.web.run("ip", "addr", "del", "10.88.0.2/24", "dev", "eth0")
@@ -497,24 +476,16 @@ func (w *world) xvictim(k int, host firewall.Host) (last string) {
 }
 
 func xvictim() error {
-	var k, n int
-	fmt.Sscan(os.Getenv("FIREWALL_STEP"), &k)
 	host := firewall.WithPrograms(firewall.Host{Dir: os.Getenv("FIREWALL_DIR"), Forward: true, Backend: firewall.IPTables}, "legacy-", os.Getenv("FIREWALL_EBTABLES"))
 	fw, err := host.Open()
 	if err != nil {
 		return err
 	}
-	firewall.OnStep(fw, func(step string) {
-		if n++; n == k {
-			fmt.Println("killed at", step)
-			unix.Kill(os.Getpid(), unix.SIGKILL)
-		}
-	})
-	hw, err := net.ParseMAC(os.Getenv("FIREWALL_MAC"))
+	card, err := condemned(fw)
 	if err != nil {
 		return err
 	}
-	rules := xeverything([]firewall.Card{{Name: "veth-web", Bridge: "caisson0", MAC: hw, Addrs: []netip.Addr{netip.MustParseAddr("10.88.0.2")}}})
+	rules := xeverything(only4([]firewall.Card{card}))
 	held, err := fw.Add("victim", rules)
 	if err != nil {
 		return err

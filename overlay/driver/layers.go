@@ -29,13 +29,13 @@ type Layers struct {
 	Dir string
 }
 
-// Names are the names that [Layers.Open] takes, in the order in which it tries them: those of docker's storage drivers.
+// Names gives the names that [Layers.Open] takes, in the order in which it tries them: those of docker's storage drivers.
 //
 //	overlay2        the kernel's overlayfs
 //	fuse-overlayfs  the same by a program
 //	btrfs           a copy of the layers, and a snapshot of that
 //	vfs             two copies; the second shares its data with the first where the file system can
-var Names = []string{"overlay2", "fuse-overlayfs", "btrfs", "vfs"}
+func Names() []string { return []string{"overlay2", "fuse-overlayfs", "btrfs", "vfs"} }
 
 // Assembled is a root directory that has been put together.
 type Assembled struct {
@@ -77,7 +77,7 @@ func (l Layers) open(ctx context.Context, name string) (*Assembled, error) {
 		return l.with(ctx, name, false)
 	}
 	var all error
-	for _, name := range Names {
+	for _, name := range Names() {
 		a, err := l.with(ctx, name, true)
 		if err == nil {
 			return a, nil
@@ -118,7 +118,7 @@ func (l Layers) check() error {
 }
 
 func (l Layers) with(ctx context.Context, name string, try bool) (*Assembled, error) {
-	if name != "overlay2" && l.Dir == "" && slices.Contains(Names, name) {
+	if name != "overlay2" && l.Dir == "" && slices.Contains(Names(), name) {
 		return nil, fmt.Errorf("needs a directory: %w", syscall.EINVAL)
 	}
 	a := &Assembled{Driver: name}
@@ -133,7 +133,7 @@ func (l Layers) with(ctx context.Context, name string, try bool) (*Assembled, er
 	case "vfs":
 		err = l.copied(ctx, a, Copy{Dir: filepath.Join(l.Dir, "trees")})
 	default:
-		return nil, fmt.Errorf("%q is none of %s: %w", name, strings.Join(Names, ", "), syscall.EINVAL)
+		return nil, fmt.Errorf("%q is none of %s: %w", name, strings.Join(Names(), ", "), syscall.EINVAL)
 	}
 	if err != nil {
 		return nil, errors.Join(err, l.clean())

@@ -78,7 +78,7 @@ func shell(t *testing.T, a *driver.Assembled, script string) string {
 func TestLayers(t *testing.T) {
 	l := twoLayers(t)
 	top := t.TempDir()
-	for _, name := range driver.Names {
+	for _, name := range driver.Names() {
 		t.Run(name, func(t *testing.T) { throughLayers(t, l, name, filepath.Join(top, name)) })
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson/internal/launch"
+	"github.com/caisson-dev/caisson/internal/launchtest"
 	"github.com/caisson-dev/caisson/plan"
 	"github.com/caisson-dev/caisson/seccomp/notify"
 )
@@ -185,20 +186,7 @@ func asUser(t *testing.T) bool {
 }
 
 // user gives the command a user namespace in which it is root.
-var user = plan.Func(func(p *plan.Plan) error {
-	p.Clone(unix.CLONE_NEWUSER)
-	p.While(plan.Action{Name: "write id maps", Do: func(r *plan.Run) error {
-		dir := "/proc/" + plan.Int(r.PID).String() + "/"
-		for _, f := range [][2]string{{"setgroups", "deny"}, {"gid_map", "0 " + plan.Int(os.Getegid()).String() + " 1"},
-			{"uid_map", "0 " + plan.Int(os.Geteuid()).String() + " 1"}} {
-			if err := os.WriteFile(dir+f[0], []byte(f[1]), 0); err != nil {
-				return err
-			}
-		}
-		return nil
-	}})
-	return nil
-})
+var user = plan.Func(launchtest.WithUser)
 
 // started is a process and the plan by which it was started.
 type started struct {
