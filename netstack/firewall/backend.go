@@ -23,8 +23,10 @@ const (
 	// caisson-, and built-in chains send all packets there before they do anything else. The programs iptables-restore, ip6tables-restore, and for cards on a bridge ebtables-restore (Debian's packages
 	// iptables and ebtables) change a table in one transaction, but one table after the other: the one that denies comes first.
 	//
-	// What it cannot express is errors.ErrUnsupported: rules with names, [SourceHash], and IPv6 addresses of cards on a bridge, because ebtables does not look into neighbour discovery. What other
-	// lines accept that somebody inserts before ours, the policy does not see; each change puts ours first again.
+	// IPv6 addresses of cards on a bridge need br_netfilter too, loaded beforehand, xt_physdev, xt_u32 and xt_mark, because ebtables does not look into neighbour discovery: the frames of that bridge then come by
+	// ip6tables (nf_call_ip6tables of ip-link(8), which stays set), also by the lines of others in FORWARD.
+	//
+	// What it cannot express is errors.ErrUnsupported: rules with names, and [SourceHash]. What other lines accept that somebody inserts before ours, the policy does not see; each change puts ours first again.
 	IPTables
 )
 

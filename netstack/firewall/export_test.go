@@ -23,3 +23,6 @@ func Pin(h *Held, name string, a netip.Addr, d time.Duration) error {
 }
 
 func first1(r Rules) netip.Addr { return r.Cards[0].Addrs[0] }
+
+// WithoutBridgeNetfilter has the firewall find no br_netfilter.
+func WithoutBridgeNetfilter(fw *Firewall) { fw.x.shown = "sys/net/bridge/missing" }

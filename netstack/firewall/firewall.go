@@ -216,6 +216,9 @@ func (h *Held) set(r Rules) error {
 	if err := h.f.sys.forwarding(v4, v6, h.f.host.Forward); err != nil {
 		return err
 	}
+	if err := h.f.showIPv6(r); err != nil {
+		return err
+	}
 	macs, err := h.f.bridgeMACs(r)
 	if err != nil {
 		return err

@@ -25,9 +25,11 @@ func plainText(bracketed string) string {
 	return netip.MustParseAddrPort(bracketed + ":1").Addr().String()
 }
 
-func TestIsolation(t *testing.T) {
+func TestIsolation(t *testing.T) { testIsolation(t, (*world).open) }
+
+func testIsolation(t *testing.T, open func(*world) *firewall.Firewall) {
 	w := newWorld(t)
-	fw := w.open()
+	fw := open(w)
 	w.web.serve(80, "web")
 	w.db.serve(80, "db")
 	w.add(fw, "db", firewall.Rules{Cards: w.dbCard(), Masquerade: true})
@@ -88,9 +90,11 @@ func TestPrivate(t *testing.T) {
 	require.Equal(t, "0", w.host.readSysctl("net/ipv4/conf/caisson0/route_localnet"))
 }
 
-func TestPolicy(t *testing.T) {
+func TestPolicy(t *testing.T) { testPolicy(t, (*world).open) }
+
+func testPolicy(t *testing.T, open func(*world) *firewall.Firewall) {
 	w := newWorld(t)
-	fw := w.open()
+	fw := open(w)
 	for _, s := range []space{w.outside, w.db, w.host} {
 		s.serve(80, s.name)
 		s.serve(81, s.name)
@@ -132,9 +136,11 @@ func TestPolicy(t *testing.T) {
 }
 
 // TestSpoof: a sandbox that is root in its network namespace takes other addresses.
-func TestSpoof(t *testing.T) {
+func TestSpoof(t *testing.T) { testSpoof(t, (*world).open) }
+
+func testSpoof(t *testing.T, open func(*world) *firewall.Firewall) {
 	w := newWorld(t)
-	fw := w.open()
+	fw := open(w)
 	w.db.serve(80, "db")
 	w.outside.serve(80, "outside")
 	w.add(fw, "db", firewall.Rules{Cards: w.dbCard(), Masquerade: true})
@@ -163,11 +169,14 @@ func TestSpoof(t *testing.T) {
 }
 
 // TestSpoofFrames sends what no IP stack would.
-func TestSpoofFrames(t *testing.T) {
+func TestSpoofFrames(t *testing.T) { testSpoofFrames(t, (*world).open) }
+
+func testSpoofFrames(t *testing.T, open func(*world) *firewall.Firewall) {
 	w := newWorld(t)
-	fw := w.open()
+	fw := open(w)
 	w.add(fw, "web", firewall.Rules{Cards: w.webCard()})
 	w.oddFrames(t)
+	w.oddNeighbours(t)
 }
 
 // oddFrames are sent by web: only its own ARP passes.
@@ -208,7 +217,14 @@ func (s space) send(frame []byte) {
 }
 
 // sniff tells whether a frame of what f sends, all of which are broadcast and none IP, arrives at db.
-func (w *world) sniff(f func()) (arrived bool) {
+func (w *world) sniff(f func()) bool {
+	return w.arrives(f, func(b []byte) bool {
+		return len(b) >= 14 && b[0] == 255 && fmt.Sprintf("%x", b[12:14]) != "0800" && fmt.Sprintf("%x", b[12:14]) != "86dd"
+	})
+}
+
+// arrives tells whether a frame arrives at db that is one of those that f sends.
+func (w *world) arrives(f func(), is func(frame []byte) bool) (arrived bool) {
 	var fd int
 	w.db.in(func() {
 		l, err := netlink.LinkByName("eth0")
@@ -222,16 +238,14 @@ func (w *world) sniff(f func()) (arrived bool) {
 	defer sock.Close()
 	f()
 	buf := make([]byte, 2048)
-	for {
+	for !arrived {
 		n, err := unix.Read(fd, buf)
 		if err != nil {
-			return arrived
+			return false
 		}
-		ip := n >= 14 && (fmt.Sprintf("%x", buf[12:14]) == "0800" || fmt.Sprintf("%x", buf[12:14]) == "86dd")
-		if n >= 14 && buf[0] == 255 && !ip {
-			arrived = true
-		}
+		arrived = is(buf[:n])
 	}
+	return true
 }
 
 func htons(n uint16) uint16 { return n<<8 | n>>8 }

@@ -47,11 +47,6 @@ func xrefuse(r Rules) error {
 		if name := c.Name + c.Bridge; strings.ContainsFunc(name, unwritable) {
 			return cannot("write the interface "+c.reachedBy(), "only names of letters, digits, and - _ . @ can be written")
 		}
-		for _, a := range c.Addrs {
-			if c.Bridge != "" && a.Is6() {
-				return cannot("check what "+a.String()+" sends over "+c.Bridge, "ebtables does not look into neighbour discovery")
-			}
-		}
 	}
 	for _, s := range r.Services {
 		if s.Spread == SourceHash {
@@ -158,15 +153,21 @@ func (x *xlowering) routed(c Card) {
 	x.ip(ip6tables, "raw", "raw", strings.TrimSpace(in), "DROP")
 }
 
-// port checks the frames of a card that is a port of a bridge. They are IPv4 or ARP, or dropped.
+// port checks the frames of a card that is a port of a bridge. They are ARP, or IP of a family of which the card has an address, or dropped.
 func (x *xlowering) port(n int, c Card) {
 	check := fmt.Sprint("c", n)
 	if c.MAC != nil {
 		x.own(ebtables, "nat", check, "-s ! "+c.MAC.String()+" -j DROP")
 	}
 	for _, a := range c.Addrs {
-		x.own(ebtables, "nat", check, "-p IPv4 --ip-src "+a.String()+" -j RETURN")
-		x.own(ebtables, "nat", check, "-p ARP --arp-ip-src "+a.String()+" -j RETURN")
+		if a.Is4() {
+			x.own(ebtables, "nat", check, "-p IPv4 --ip-src "+a.String()+" -j RETURN")
+			x.own(ebtables, "nat", check, "-p ARP --arp-ip-src "+a.String()+" -j RETURN")
+		}
+	}
+	if c.bridged6() {
+		x.sources6(check, c)
+		x.advertisements(c)
 	}
 	x.own(ebtables, "nat", check, "-p ARP --arp-ip-src 0.0.0.0 -j RETURN") // a probe has none (RFC 5227)
 	x.own(ebtables, "nat", check, "-j DROP")
@@ -189,13 +190,19 @@ func (x *xlowering) port(n int, c Card) {
 
 // steer hands frames to the host instead of the neighbour, so that they come by where policies are.
 func (x *xlowering) steer(c Card) {
-	x.once("nat", "host", "-j redirect --redirect-target CONTINUE")
+	x.stay("nat", "host", "-j redirect --redirect-target CONTINUE")
 	x.bridge("nat", "steer", "-p IPv4 -i "+c.Name+" -d Unicast", "host")
-	for _, a := range c.Addrs {
-		x.bridge("nat", "steer", "-p IPv4 -d Unicast --ip-dst "+a.String(), "host")
+	x.bridge("nat", "steer", "-p IPv6 -i "+c.Name+" -d Unicast", "host")
+	for _, a := range c.sources() {
+		if a.Is4() {
+			x.bridge("nat", "steer", "-p IPv4 -d Unicast --ip-dst "+a.String(), "host")
+		} else {
+			x.bridge("nat", "steer", "-p IPv6 -d Unicast --ip6-dst "+a.String(), "host")
+		}
 	}
-	x.bridge("filter", "bridged", "-p ! ARP -i "+c.Name, "drop")
-	x.bridge("filter", "bridged", "-p ! ARP -o "+c.Name, "drop")
+	x.stay("filter", "steered", "-j DROP")
+	x.bridge("filter", "bridged", "-p ! ARP -i "+c.Name, "steered")
+	x.bridge("filter", "bridged", "-p ! ARP -o "+c.Name, "steered")
 }
 
 func (x *xlowering) publish(p Port) {

@@ -17,7 +17,6 @@ import (
 func TestGoldenIPTables(t *testing.T) {
 	r := example()
 	require.ErrorIs(t, xrefuse(r), errors.ErrUnsupported)
-	r.Cards[0].Addrs = r.Cards[0].Addrs[:1]
 	r.Cards = append(r.Cards, Card{Name: "veth-r", Addrs: []netip.Addr{netip.MustParseAddr("10.89.0.2"), netip.MustParseAddr("fd89::2")}})
 	r.Policy.Egress.Rules = append(r.Policy.Egress.Rules[1:], Rule{Peers: Prefixes("10.0.0.0/8", "fd00::/8"), Protocol: SCTP, Ports: []PortRange{{1, 9}, {70, 70}}})
 	r.Services = append(r.Services, Service{Addr: netip.MustParseAddr("fd96::1"), Port: 7, Backends: []netip.AddrPort{netip.MustParseAddrPort("[fd89::2]:1"), netip.MustParseAddrPort("[fd89::3]:1")}},

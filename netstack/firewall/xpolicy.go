@@ -2,15 +2,18 @@
 
 package firewall
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // policies makes a chain for each direction that has rules, to which packets from and to the addresses come.
 func (x *xlowering) policies() {
 	p := x.r.Policy
 	for _, c := range x.r.Cards {
-		for _, a := range c.Addrs {
+		for _, a := range c.sources() {
 			for _, to := range p.Resolver {
-				if a.Is4() == to.Addr().Is4() {
+				if slices.Contains(c.Addrs, a) && a.Is4() == to.Addr().Is4() {
 					x.ip(toolOf(a), "nat", "dns", "-s "+a.String()+" -p udp --dport 53", "DNAT --to-destination "+to.String())
 					x.ip(toolOf(a), "nat", "dns", "-s "+a.String()+" -p tcp --dport 53", "DNAT --to-destination "+to.String())
 				}

@@ -18,7 +18,8 @@ import (
 type xtables struct {
 	variants map[string][]string // what follows the names of programs, in the order in which they are looked for
 	paths    map[string]string
-	no6      bool // the kernel has no IPv6
+	no6      bool   // the kernel has no IPv6
+	shown    string // the parameter that is there where br_netfilter is
 	step     func(string)
 
 	// hold is the locked directory. The programs have it, too: when this process is killed, whoever comes next waits until the last one has ended.
@@ -27,7 +28,7 @@ type xtables struct {
 
 // newXtables looks for the programs. iptables-legacy comes first: plain iptables speaks to nf_tables on hosts of today.
 func newXtables(variants map[string][]string) (*xtables, error) {
-	x := &xtables{variants: variants, paths: map[string]string{}, step: func(string) {}}
+	x := &xtables{variants: variants, paths: map[string]string{}, step: func(string) {}, shown: "sys/net/bridge/bridge-nf-call-ip6tables"}
 	_, err := os.Stat("/proc/thread-self/net/if_inet6")
 	x.no6 = errors.Is(err, os.ErrNotExist)
 	if _, err := x.program(ip4tables, "restore"); err != nil {
@@ -90,7 +91,7 @@ func xfailed(name, said string, err error) error {
 	case has("ermission denied", "Operation not permitted", "must be root"):
 		e.Err, e.Hint = &reason{said, errors.Join(unix.EPERM, err)}, "needs CAP_NET_ADMIN in the user namespace that owns the network namespace"
 	case has("Table does not exist", "doesn't support", "does not support", "can't initialize", "No chain/target/match by that name", "not supported", "Couldn't load", "Could not initialize nftables layer"):
-		e.Err, e.Hint = &reason{said, errors.Join(errors.ErrUnsupported, err)}, "the kernel lacks a part of ip_tables, ip6_tables or ebtables"
+		e.Err, e.Hint = &reason{said, errors.Join(errors.ErrUnsupported, err)}, "the kernel lacks a part of ip_tables, ip6_tables or ebtables; for IPv6 on a bridge also xt_physdev, xt_u32 and xt_mark"
 	}
 	return e
 }

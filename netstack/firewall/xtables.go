@@ -47,10 +47,11 @@ func xlayout() (list []xchain) {
 	chain("nat", "arrived", "PREROUTING", "-j caisson-v1-check", "-j caisson-v1-steer")
 	chain("filter", "to", "")
 	chain("filter", "from", "")
+	chain("filter", "advert", "")
 	// Frames that were for the host, and that br_netfilter has translated to a neighbour's address; see bridgedRules.
-	chain("filter", "bridged", "FORWARD", "--pkttype-type host -j RETURN")
+	chain("filter", "bridged", "FORWARD", "-j caisson-v1-advert", "--pkttype-type host -j RETURN")
 	// Frames that the bridge itself would take, such as those of the spanning tree, do not come by PREROUTING.
-	chain("filter", "control", "INPUT", "-p IPv4 -j RETURN", "-p IPv6 -j RETURN", "-p ARP -j RETURN")
+	chain("filter", "control", "INPUT", "-j caisson-v1-advert", "-p IPv4 -j RETURN", "-p IPv6 -j RETURN", "-p ARP -j RETURN")
 	return list
 }
 

@@ -295,7 +295,7 @@ func TestIPTablesOthers(t *testing.T) {
 	blockers, err := fw.Blockers()
 	require.NoError(t, err)
 	require.Equal(t, []string{"ip filter FORWARD"}, blockers)
-	a := w.add(fw, "web", xeverything(only4(w.webCard())))
+	a := w.add(fw, "web", xeverything(w.shown(w.webCard())))
 	w.host.run("iptables-legacy", "-I", "FORWARD", "-p", "tcp", "--dport", "4243", "-j", "ACCEPT") // before ours
 	w.host.run("iptables-legacy", "-D", "FORWARD", "-p", "tcp", "--dport", "4243", "-j", "ACCEPT")
 	b := w.add(fw, "db", firewall.Rules{Cards: only4(w.dbCard()), Masquerade: true})
@@ -363,7 +363,6 @@ func TestIPTablesConflicts(t *testing.T) {
 	for what, change := range map[string]func(*firewall.Rules){
 		"names":      func(r *firewall.Rules) { *r = everything(r.Cards) },
 		"SourceHash": func(r *firewall.Rules) { r.Services[0].Spread = firewall.SourceHash },
-		"IPv6":       func(r *firewall.Rules) { r.Cards = w.webCard() },
 		"interface":  func(r *firewall.Rules) { r.Cards[0].Name = "veth+" },
 	} {
 		r := held.Rules()
