@@ -101,7 +101,10 @@ func (r *Run) Raise(least int) error {
 }
 
 // Descriptors gives the numbers of the run's files that the call uses. For launchers.
-func (o Op) Descriptors(r *Run) (fds []uintptr) {
+func (o *Op) Descriptors(r *Run) (fds []uintptr) {
+	if !o.uses(kindFile) {
+		return nil
+	}
 	used := map[int]bool{}
 	markFiles(o.args, used)
 	for n := range used {
@@ -180,14 +183,21 @@ func (s Step) Expand(r *Run) ([]Op, error) {
 }
 
 // uses reports whether an argument is of the kind.
-func (o Op) uses(k kind) bool {
-	return slices.ContainsFunc(o.args, func(a Arg) bool {
-		return a.kind == k || slices.ContainsFunc(a.fields, func(f Field) bool { return f.Arg.kind == k })
-	})
+func (o *Op) uses(k kind) bool {
+	for i := range o.args {
+		if o.args[i].uses(k) {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *Arg) uses(k kind) bool {
+	return a.kind == k || slices.ContainsFunc(a.fields, func(f Field) bool { return f.Arg.uses(k) })
 }
 
 // Answered gives the number of the slot, counted from 1, into which the parent's answer goes, or 0. For launchers.
-func (o Op) Answered() int { return o.answer }
+func (o *Op) Answered() int { return o.answer }
 
 // AnswerOf is the number that the function of AskAt has given for the step. For launchers.
 func (s Step) AnswerOf(r *Run) uintptr {
@@ -196,7 +206,7 @@ func (s Step) AnswerOf(r *Run) uintptr {
 }
 
 // Trap gives the number of the system call. For launchers.
-func (o Op) Trap() uintptr { return o.trap }
+func (o *Op) Trap() uintptr { return o.trap }
 
 // HintFor gives the hint for an errno, or "". For launchers.
 func (s Step) HintFor(err error) string {
@@ -206,10 +216,11 @@ func (s Step) HintFor(err error) string {
 	return s.Op.hint(Errno(err))
 }
 
-// Lower turns the call into numbers, with its memory in m. For launchers.
-func (o Op) Lower(m *sys.Memory, r *Run) sys.Call {
+// Lower turns the call into numbers, with its memory in m. The run may be nil where the call is the same in each. For launchers.
+func (o *Op) Lower(m *sys.Memory, r *Run) sys.Call {
 	c := sys.Call{Trap: o.trap, Save: uint16(o.save), Tolerate: uintptr(o.tolerate), Skip: o.skip}
-	for i, a := range o.args {
+	for i := range o.args {
+		a := &o.args[i]
 		if a.kind == kindSaved {
 			c.Load[i] = uint16(a.n) + 1
 			continue
@@ -219,7 +230,7 @@ func (o Op) Lower(m *sys.Memory, r *Run) sys.Call {
 	return c
 }
 
-func (a Arg) lower(m *sys.Memory, r *Run) uintptr {
+func (a *Arg) lower(m *sys.Memory, r *Run) uintptr {
 	switch a.kind {
 	case kindStr:
 		return m.String(a.text)
@@ -239,8 +250,9 @@ func (a Arg) lower(m *sys.Memory, r *Run) uintptr {
 	return uintptr(a.n)
 }
 
-func (a Arg) pointer(m *sys.Memory, r *Run) uintptr {
-	if len(a.fields) == 0 {
+func (a *Arg) pointer(m *sys.Memory, r *Run) uintptr {
+	const small = 256 // one piece of memory less to hold in each start
+	if len(a.fields) == 0 && (r != nil || len(a.data) > small) {
 		return m.Bytes(a.data)
 	}
 	at, b := m.Copy(a.data)

@@ -5,6 +5,8 @@ package plan
 import (
 	"strings"
 	"syscall"
+
+	"github.com/caisson-dev/caisson/internal/sys"
 )
 
 // Op is one system call of the child. It is a value: the methods give a changed copy.
@@ -23,6 +25,7 @@ type Op struct {
 	answer   int // slot of the parent's answer + 1
 	owner    string
 	expand   func(*Run) ([]Op, error)
+	fixed    *sys.Call // the same in each start; nil where it is not
 }
 
 type hint struct {

@@ -10,10 +10,13 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/internal/sys"
 )
 
 // Primitive is a part of a sandbox. Apply validates the value and records in p what is to be done. It performs
@@ -51,6 +54,8 @@ type Plan struct {
 	again   bool
 	nnp     bool // no_new_privs
 	admin   bool // a filter needs CAP_SYS_ADMIN
+	block   sys.Block
+	scratch sync.Pool
 }
 
 // take is a descriptor of the child's that the parent takes.
@@ -136,7 +141,7 @@ func Build(parts ...Primitive) *Plan {
 // from Limits on; and the actions of While and After that are for Each process. Calls marked [Op.Once] are left out.
 func (p *Plan) Again(parts ...Primitive) *Plan {
 	q := &Plan{err: p.err, claims: maps.Clone(p.claims), cgroup: p.cgroup, slots: p.slots, die: p.die, again: true,
-		nnp: p.nnp, admin: p.admin, takes: slices.Clone(p.takes), answers: slices.Clone(p.answers)}
+		nnp: p.nnp, admin: p.admin, block: p.block, takes: slices.Clone(p.takes), answers: slices.Clone(p.answers)}
 	q.opens = slices.Clone(p.opens)
 	for ph := range p.ops {
 		if Phase(ph).again() {
@@ -197,6 +202,9 @@ func (p *Plan) build(parts []Primitive) {
 		p.as(l.owner, l.f)
 	}
 	p.as("plan", p.check)
+	if p.err == nil && !p.again {
+		p.fix()
+	}
 }
 
 // Include applies a further part, for a primitive that is made of others. The part's own name stands in the plan.

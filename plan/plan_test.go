@@ -1,6 +1,7 @@
 package plan_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -12,10 +13,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-dev/caisson/internal/sys"
 	"github.com/caisson-dev/caisson/plan"
 	"github.com/caisson-dev/caisson/plan/plantest"
 )
@@ -556,4 +559,60 @@ func TestEarly(t *testing.T) {
 		require.ErrorContains(t, err, text)
 	}
 	require.Error(t, plan.Build(does(plan.Mounts, call("mount").Early())).Err())
+}
+
+// TestFixed: calls that are the same in each start are made numbers once, and are what Lower gives; others never are.
+func TestFixed(t *testing.T) {
+	long := bytes.Repeat([]byte{7}, 300)
+	same := map[string]plan.Arg{"a number": plan.Int(99), "a string": plan.Str("text"), "strings": plan.Strs("text", "more"), "bytes": plan.Bytes("b", []byte("text\x00")),
+		"many bytes": plan.Bytes("c", append([]byte("text\x00"), long...)), "a structure": plan.Struct("d", make([]byte, 16), plan.Field{Arg: plan.Str("text")})}
+	p := plan.Build(plan.Func(func(p *plan.Plan) error {
+		file := plan.FD(p.Open("/ as dir", func(*plan.Run) (*os.File, error) { return os.Open("/") }))
+		s := p.Slot()
+		p.Child(plan.Users, plan.Call("saves", unix.SYS_GETPID).Save(s).Tolerate(syscall.ENOENT))
+		for name, a := range same {
+			p.Child(plan.Users, plan.Call(name, unix.SYS_GETPPID, a, plan.Saved(s)))
+		}
+		inner := plan.Struct("inner", make([]byte, 8), plan.Field{Size: 4, Arg: file})
+		for _, a := range []plan.Arg{file, plan.Buffer(8), inner, plan.Struct("outer", make([]byte, 8), plan.Field{Arg: inner})} {
+			p.Child(plan.Users, plan.Call("changes", unix.SYS_GETPID, a))
+		}
+		p.Child(plan.Mounts, plan.Calls("changes", func(*plan.Run) ([]plan.Op, error) { return nil, nil }))
+		return nil
+	}))
+	require.NoError(t, p.Err())
+	for _, p := range []*plan.Plan{p, p.Again()} {
+		var m sys.Memory
+		m.Use(p.Block())
+		seen := 0
+		for _, s := range p.Steps(nil) {
+			if s.Kind != plan.StepCall || s.Primitive == "launch" {
+				continue
+			}
+			fixed := s.Op.Fixed()
+			require.Equal(t, !strings.HasPrefix(s.String(), "changes"), fixed != nil, s.String())
+			if fixed == nil {
+				continue
+			}
+			seen++
+			c := s.Op.Lower(&m, nil)
+			name, _, _ := strings.Cut(s.String(), "(")
+			require.Equal(t, textAt(name, c.Args[0]), textAt(name, fixed.Args[0]), name)
+			c.Args[0] = fixed.Args[0]
+			require.Equal(t, c, *fixed)
+		}
+		require.Equal(t, 1+len(same), seen)
+		m.Free()
+	}
+}
+
+// textAt reads the text of an argument of TestFixed: at once, or by way of the pointer in strings and structures.
+func textAt(name string, at uintptr) string {
+	switch name {
+	case "$0 = saves", "a number":
+		return fmt.Sprint(at)
+	case "strings", "a structure":
+		at = **(**uintptr)(unsafe.Pointer(&at))
+	}
+	return string(unsafe.Slice(*(**byte)(unsafe.Pointer(&at)), len("text")+1))
 }

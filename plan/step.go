@@ -85,9 +85,10 @@ func (s Step) actor() string {
 const launcher = "launch"
 
 // Steps flattens the plan into the order in which it is performed. With a nil command it ends with a place holder.
-func (p *Plan) Steps(c *Command) []Step {
-	b := steps{p: p, c: c}
-	b.s = make([]Step, 0, len(p.before)+len(p.while)+16+p.calls())
+func (p *Plan) Steps(c *Command) []Step { return p.AppendSteps(nil, c) }
+
+func (b *steps) all() {
+	p, c := b.p, b.c
 	for i := range p.before {
 		b.before(&p.before[i])
 	}
@@ -112,7 +113,6 @@ func (p *Plan) Steps(c *Command) []Step {
 	}
 	b.phases(Labels, Last)
 	b.launcher(StepExec, 0)
-	return b.s
 }
 
 func (p *Plan) calls() (n int) {

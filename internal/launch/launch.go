@@ -100,14 +100,14 @@ func undo(done []plan.Step, r *plan.Run) (err error) {
 
 // start is one start of a plan.
 type start struct {
-	ctx   context.Context
-	plan  *plan.Plan
-	cmd   *plan.Command
-	opt   Options
-	run   *plan.Run
-	steps []plan.Step
-	done  []plan.Step // actions of the parent, to be undone
-	prog  *program
+	ctx  context.Context
+	plan *plan.Plan
+	cmd  *plan.Command
+	opt  Options
+	run  *plan.Run
+	*scratch
+	done []plan.Step // actions of the parent, to be undone
+	prog *program
 
 	files                   []*os.File // the command's descriptors
 	extra                   []*os.File // of the launcher's own, closed at the end
@@ -120,7 +120,8 @@ type start struct {
 }
 
 func newStart(ctx context.Context, p *plan.Plan, cmd *plan.Command, opt Options) *start {
-	s := &start{ctx: ctx, plan: p, cmd: cmd, opt: opt, run: p.NewRun(ctx, opt.Inherit), steps: p.Steps(cmd)}
+	s := &start{ctx: ctx, plan: p, cmd: cmd, opt: opt, run: p.NewRun(ctx, opt.Inherit), scratch: scratchOf(p)}
+	s.steps = p.AppendSteps(s.steps[:0], cmd)
 	s.hidden = s.hiding()
 	return s
 }
@@ -130,6 +131,7 @@ func (s *start) perform() (_ *Process, err error) {
 		return nil, &plan.Error{Primitive: "launch", Err: syscall.EPERM, Hint: "a caller with capabilities that is not root needs CAP_DAC_OVERRIDE " +
 			"to make a user namespace: any process of its user could read its memory meanwhile"}
 	}
+	defer s.giveBack()
 	defer func() {
 		s.run.CloseFiles()
 		for _, f := range s.extra {

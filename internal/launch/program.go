@@ -26,12 +26,12 @@ import (
 // program is a plan as numbers: what one child, or two of them, will do.
 type program struct {
 	way      way
-	mem      sys.Memory
+	mem      *sys.Memory
 	children []*child // the first, and the one that goes on in its place
 	calls    [][]sys.Call
 	slots    []uintptr
 
-	size         int  // calls that a child makes, or somewhat more
+	scratch      *scratch
 	closesRanges bool // the kernel has close_range
 
 	name      string      // that the child gives itself
@@ -63,12 +63,10 @@ const cloneClearSighand = 0x100000000
 
 // lower makes the program for one way to clone. It is to be freed, also after an error.
 func (s *start) lower(w way) error {
-	p := &program{way: w, slots: make([]uintptr, s.plan.Slots()+1), size: len(s.steps) + 24, closesRanges: haveCloseRange()}
+	p := &program{way: w, scratch: s.scratch, mem: &s.mem, slots: s.empty(s.plan.Slots() + 1), closesRanges: haveCloseRange()}
 	s.prog = p
+	p.mem.Use(s.plan.Block())
 	s.run.Fresh(!w.vfork)
-	for i := range p.slots {
-		p.slots[i] = ^uintptr(0) // what was skipped is no descriptor
-	}
 	p.mem.Pin(&p.slots[0])
 	p.add()
 	if err := s.descriptors(p); err != nil {
@@ -111,7 +109,8 @@ func (s *start) rename(p *program) {
 
 // add begins the calls of a further child.
 func (p *program) add() {
-	p.children, p.calls = append(p.children, new(child)), append(p.calls, make([]sys.Call, 0, p.size))
+	n := len(p.children)
+	p.children, p.calls = append(p.children, new(child)), append(p.calls, p.scratch.lists[n][:0])
 }
 
 func (p *program) emit(step int, c sys.Call) {
@@ -197,7 +196,12 @@ func (s *start) lowerCall(p *program, i int, st plan.Step) error {
 
 // lowerOp makes one call. A descriptor that the parent is to have is sent to it, and where a filter might forbid that, offered.
 func (s *start) lowerOp(p *program, i int, st plan.Step, o *plan.Op) {
-	c := o.Lower(&p.mem, s.run)
+	var c sys.Call
+	if fixed := o.Fixed(); fixed != nil {
+		c = *fixed
+	} else {
+		c = o.Lower(p.mem, s.run)
+	}
 	switch {
 	case st.Taken() == nil:
 		p.emit(i, c)
@@ -356,18 +360,19 @@ func (s *start) arm(p *program) error {
 	for i, c := range p.children {
 		p.mem.Pin(c)
 		p.mem.Pin(&p.calls[i][0])
+		s.lists[i] = p.calls[i] // it may have grown
 		*c = child{calls: unsafe.Pointer(&p.calls[i][0]), n: len(p.calls[i]), slots: unsafe.Pointer(&p.slots[0]), mask: mask, all: all,
 			yields: s.served(), looks: looks(), status: &states[i]}
 		*c.status = status{pidfd: -1, alive: 1}
 	}
 	one := p.children[0]
-	args := s.cloneArgs(p, one, first)
+	args := s.cloneArgs(p, 0, first)
 	args.exitSignal = uint64(unix.SIGCHLD)
 	one.reset = !p.way.clone3
 	p.request(one, args)
 	if len(p.children) > 1 {
 		two := p.children[1]
-		args := s.cloneArgs(p, two, second|unix.CLONE_PARENT)
+		args := s.cloneArgs(p, 1, second|unix.CLONE_PARENT)
 		args.flags &^= cloneClearSighand | unix.CLONE_PIDFD | unix.CLONE_INTO_CGROUP
 		args.flags |= unix.CLONE_CHILD_CLEARTID
 		p.request(two, args)
@@ -401,13 +406,14 @@ func (p *program) states() ([]status, error) {
 	return unsafe.Slice((*status)(unsafe.Pointer(&p.shared[0])), len(p.children)), nil
 }
 
-func (s *start) cloneArgs(p *program, c *child, flags uint64) *cloneArgs {
+func (s *start) cloneArgs(p *program, i int, flags uint64) *cloneArgs {
+	c := p.children[i]
 	a := &cloneArgs{flags: flags | unix.CLONE_PARENT_SETTID, parentTID: addr(&c.tid), childTID: addr(&c.alive)}
 	if p.way.vfork {
 		a.flags |= unix.CLONE_VM | unix.CLONE_VFORK
 	}
 	if haveVfork {
-		a.stack, a.stackSize = uint64(p.mem.Zero(stackSize)+15)&^15, stackSize-16
+		a.stack, a.stackSize = uint64(p.mem.Bytes(s.stackOf(i))+15)&^15, stackSize-16
 	}
 	if p.way.clone3 {
 		a.flags |= cloneClearSighand | unix.CLONE_PIDFD

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,10 +46,15 @@ func (s *start) helped() bool { return s.cmd.Init || s.detour }
 
 // foresee chooses the detour where it will be needed anyhow.
 func (s *start) foresee() {
-	s.detour = !s.cmd.Init && initprog.Supported() && s.exposed() && (s.plan.Joined() != 0 || s.blind() || looksLikeScript(s.cmd.Candidates))
+	s.detour = !s.cmd.Init && initprog.Supported() && s.exposed() && (s.plan.Joined() != 0 || s.blind() || s.guess())
 }
 
-// looksLikeScript looks at the host's files of the same names. It is a guess that saves a second start, no more.
+// guess looks at the host's files of the same names, unless a start of the plan has just found that it is no script.
+func (s *start) guess() bool {
+	return !slices.Equal(s.cmd.Candidates, s.plain) && looksLikeScript(s.cmd.Candidates)
+}
+
+// looksLikeScript is a guess that saves a second start, no more.
 func looksLikeScript(candidates []string) bool {
 	for _, name := range candidates {
 		var st unix.Stat_t

@@ -44,6 +44,30 @@ func TestScriptFindsNoHostBinary(t *testing.T) {
 	}
 }
 
+// TestProgramBecomesScript: that a program was none is remembered as a guess, never as an answer: when it has become a script, the child finds that.
+func TestProgramBecomesScript(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, for a root file system without a user namespace")
+	}
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o755))
+	echo, err := os.ReadFile("/bin/echo")
+	require.NoError(t, err)
+	p := plan.Build(plan.Func(func(p *plan.Plan) error { p.Clone(unix.CLONE_NEWPID); return nil }),
+		chroot.Host{}, chroot.Proc{}, chroot.Tmpfs{Path: "/tmp"}, chroot.Bind{Source: dir, Target: "/tmp/x"})
+	for range 3 {
+		for text, want := range map[string]string{string(echo): "\n", "#!/bin/sh\necho script\n": "script\n"} {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "new"), []byte(text), 0o755))
+			require.NoError(t, os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, "program")))
+			for range 2 {
+				require.Equal(t, want, script(t, p, "/tmp/x/program", launch.Options{}, 0))
+			}
+		}
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "program"), []byte("#!/proc/self/exe\n"), 0o755))
+	require.Empty(t, script(t, p, "/tmp/x/program", launch.Options{}, 125))
+}
+
 // TestNoDeviceIsOpened: the launcher looks at the program before it executes it, and to open a device, or a fifo, has effects.
 func TestNoDeviceIsOpened(t *testing.T) {
 	if os.Geteuid() != 0 {

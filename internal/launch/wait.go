@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -274,6 +275,9 @@ func (s *start) takeOver() (*Process, error) {
 		return nil, err
 	}
 	p.undo = s.done
+	if s.prog.inspected && !slices.Equal(s.plain, s.cmd.Candidates) {
+		s.plain = slices.Clone(s.cmd.Candidates)
+	}
 	return p, nil
 }
 

@@ -10,13 +10,19 @@ import (
 )
 
 // Memory holds what the arguments of raw calls point at. Addresses stay valid until Free: this is the one place in
-// which Go memory becomes a number. The zero value is ready for use.
+// which Go memory becomes a number. The zero value is ready for use, and so is one that has been freed.
 type Memory struct {
 	pin   runtime.Pinner
-	chunk []byte
+	first []byte   // the first chunk, which is used again after Free
+	begun bool     // it is in use
+	chunk []byte   // what is left of the last one
+	parts [][]byte // all that is pinned, but for what was given to Pin
 }
 
 const chunkSize = 4096
+
+// Block is memory that a Memory has filled and that does not change any more. Others point into it, many at a time.
+type Block struct{ parts [][]byte }
 
 // Zero gives the address of n zero bytes, aligned to 8.
 func (m *Memory) Zero(n int) uintptr { return address(m.alloc(n, 8)) }
@@ -26,7 +32,7 @@ func (m *Memory) Bytes(b []byte) uintptr {
 	if len(b) == 0 {
 		return m.Zero(1)
 	}
-	m.pin.Pin(&b[0])
+	m.hold(b)
 	return address(b)
 }
 
@@ -59,7 +65,34 @@ func (m *Memory) Strings(ss []string) uintptr {
 func (m *Memory) Pin(pointer any) { m.pin.Pin(pointer) }
 
 // Free ends the validity of all addresses.
-func (m *Memory) Free() { m.pin.Unpin() }
+func (m *Memory) Free() {
+	m.pin.Unpin()
+	clear(m.parts) // the collector's
+	if m.begun {
+		clear(m.first) // so that Zero gives zeros
+	}
+	m.parts, m.chunk, m.begun = m.parts[:0], nil, false
+}
+
+// Block gives what has been allocated so far, and frees m, which is not to be used any more.
+func (m *Memory) Block() Block {
+	b := Block{parts: m.parts}
+	m.pin.Unpin()
+	*m = Memory{}
+	return b
+}
+
+// Use makes the addresses in b valid until Free.
+func (m *Memory) Use(b Block) {
+	for _, p := range b.parts {
+		m.hold(p)
+	}
+}
+
+func (m *Memory) hold(b []byte) {
+	m.pin.Pin(&b[0])
+	m.parts = append(m.parts, b)
+}
 
 func (m *Memory) alloc(n, align int) []byte {
 	n = max(n, 1)
@@ -67,15 +100,27 @@ func (m *Memory) alloc(n, align int) []byte {
 	if skip+n > len(m.chunk) {
 		if n > chunkSize/4 {
 			b := make([]byte, n)
-			m.pin.Pin(&b[0])
+			m.hold(b)
 			return b
 		}
-		m.chunk, skip = make([]byte, chunkSize), 0
-		m.pin.Pin(&m.chunk[0])
+		m.chunk, skip = m.next(), 0
+		m.hold(m.chunk)
 	}
 	b := m.chunk[skip : skip+n : skip+n]
 	m.chunk = m.chunk[skip+n:]
 	return b
+}
+
+// next gives a chunk of zero bytes.
+func (m *Memory) next() []byte {
+	if m.begun {
+		return make([]byte, chunkSize)
+	}
+	if m.first == nil {
+		m.first = make([]byte, chunkSize)
+	}
+	m.begun = true
+	return m.first
 }
 
 func address(b []byte) uintptr { return uintptr(unsafe.Pointer(&b[0])) }

@@ -157,3 +157,47 @@ func TestFree(t *testing.T) {
 		runtime.GC()
 	}
 }
+
+// TestUsedAgain: a memory that was freed gives zeros, and what it gives is pinned, as if it were new.
+func TestUsedAgain(t *testing.T) {
+	var m Memory
+	for round := range 50 {
+		for i := range 1 + round*3%40 {
+			n := 1 + i*37%1500
+			at := m.Zero(n)
+			require.Equal(t, make([]byte, n), peek(at, n), "round %d", round)
+			copy(peek(at, n), bytes.Repeat([]byte{0xff}, n))
+		}
+		at := m.String("text")
+		runtime.GC()
+		require.Equal(t, "text", text(at))
+		m.Free()
+	}
+}
+
+// TestBlock: what a memory was filled with stays, and any number of others point into it, also when some of them are freed.
+func TestBlock(t *testing.T) {
+	var m Memory
+	large := bytes.Repeat([]byte("x"), 9000)
+	at := []uintptr{m.String("one"), m.Bytes(append(large, 0)), m.String("two")}
+	b := m.Block()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			var m Memory
+			for range 50 {
+				m.Use(b)
+				m.String("other")
+				runtime.GC()
+				if text(at[0])+text(at[2]) != "onetwo" || text(at[1]) != string(large) {
+					t.Error("it has changed")
+				}
+				m.Free()
+			}
+		})
+	}
+	wg.Wait()
+	m.String("new")
+	require.Equal(t, "one", text(at[0]))
+	m.Free()
+}
