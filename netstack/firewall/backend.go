@@ -72,8 +72,7 @@ func (f *Firewall) probe() error {
 		return err
 	}
 	if _, err := f.conn.ListTablesOfFamily(nftables.TableFamilyINet); err != nil {
-		f.conn.CloseLasting()
-		f.conn = nil
+		f.hangUp()
 		return refused("", err)
 	}
 	return nil

@@ -62,12 +62,11 @@ func (f *Firewall) replace(id string, old, next state) error {
 		}
 		f.makeTables()
 	}
-	f.changeElements(id, old.elements, next.elements, f.conn.SetDeleteElements)
-	f.changeChains(old, next)
-	f.changeElements(id, next.elements, old.elements, f.conn.SetAddElements)
-	f.noteLocalnet(next.local)
-	f.step("change the tables")
-	err := f.commit(id)
+	change := f.changeAll
+	if there && quick(old, next) {
+		change = f.changeQuickly
+	}
+	err := change(id, old, next)
 	f.there = err == nil
 	if errors.Is(err, syscall.ENOENT) && guessed {
 		return f.replace(id, old, next)
@@ -88,13 +87,23 @@ func (f *Firewall) replace(id string, old, next state) error {
 	return err
 }
 
+// changeAll changes elements, chains and sets.
+func (f *Firewall) changeAll(id string, old, next state) error {
+	f.changeElements(id, old.elements, next.elements, f.conn.SetDeleteElements)
+	f.changeChains(old, next)
+	f.changeElements(id, next.elements, old.elements, f.conn.SetAddElements)
+	f.noteLocalnet(next.local, f.conn.SetAddElements)
+	f.step("change the tables")
+	return f.commit(id)
+}
+
 // commit sends the batch. After an error the connection is made anew: what the kernel has answered to the rest of the batch must not be taken for an answer to the next.
 func (f *Firewall) commit(id string) error {
 	err := f.conn.Flush()
 	if err == nil {
 		return nil
 	}
-	f.conn.CloseLasting()
+	f.hangUp()
 	if again := f.dial(); again != nil {
 		return again
 	}

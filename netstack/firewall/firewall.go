@@ -13,6 +13,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/netstack/internal/batch"
 )
 
 // Host says how the firewall of a network namespace is kept.
@@ -40,6 +42,7 @@ type Firewall struct {
 	dir   *lockDir
 	sys   sysctls
 	conn  *nftables.Conn // nil with iptables
+	quick *batch.Conn    // for elements; nil with iptables
 	x     *xtables       // nil with nf_tables
 	links *netlink.Handle
 	tables
@@ -112,7 +115,23 @@ func (f *Firewall) dial() (err error) {
 	if err != nil {
 		return refused("", err)
 	}
+	if f.quick, err = batch.Open(unix.NETLINK_NETFILTER); err != nil {
+		f.hangUp()
+		return refused("", err)
+	}
 	return nil
+}
+
+// hangUp closes what dial has opened.
+func (f *Firewall) hangUp() {
+	if f.conn != nil {
+		f.conn.CloseLasting()
+		f.conn = nil
+	}
+	if f.quick != nil {
+		f.quick.Close()
+		f.quick = nil
+	}
 }
 
 // Close gives up the firewall. Rules that are held stay, and so do their locks: they can still be removed by the next one that opens it when this process
@@ -120,9 +139,7 @@ func (f *Firewall) dial() (err error) {
 func (f *Firewall) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.conn != nil {
-		f.conn.CloseLasting()
-	}
+	f.hangUp()
 	if f.links != nil {
 		f.links.Close()
 	}

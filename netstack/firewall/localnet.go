@@ -21,9 +21,9 @@ const (
 )
 
 // noteLocalnet adds interfaces to the set. One that is there already stays as it is: the kernel does not mind.
-func (f *Firewall) noteLocalnet(names []string) {
+func (f *Firewall) noteLocalnet(names []string, add func(*nftables.Set, []nftables.SetElement) error) {
 	for _, n := range names {
-		f.conn.SetAddElements(f.sets[setID{false, localnet}], []nftables.SetElement{{Key: interfaceName(n), Comment: f.localnetWas(n)}})
+		add(f.sets[setID{false, localnet}], []nftables.SetElement{{Key: interfaceName(n), Comment: f.localnetWas(n)}})
 	}
 }
 
