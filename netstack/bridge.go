@@ -30,7 +30,7 @@ import (
 // Those on a bridge see one another, and the host. What the sandbox sends passes only with its own addresses, and it cannot speak for others by ARP or neighbour discovery; nor does the
 // host believe router advertisements and redirects from it (CVE-2020-13401, CVE-2020-10749). Beyond the bridge nothing is reached without Masquerade. See package firewall for the rules.
 //
-// Needs CAP_NET_ADMIN over the host's network and CAP_SYS_ADMIN, and nf_tables in the kernel.
+// Needs CAP_NET_ADMIN over the host's network and CAP_SYS_ADMIN, and nf_tables in the kernel, or iptables and ebtables with their programs, and br_netfilter for IPv6 then.
 type Bridge struct {
 	Name string // of the bridge, 1 to 15 bytes; "" is "caisson0"
 
@@ -61,14 +61,21 @@ type Bridge struct {
 	// Policy says whom the sandbox may speak to, and who to it. The zero value allows all.
 	Policy Policy
 
-	// Unchecked does without the rules that hold the sandbox to its own addresses, for a kernel without nf_tables, or a bridge on which addresses are not known beforehand: then the
+	// Resolver answers the sandbox's questions for names, whomever they are addressed to, as soon as it has an Upstream: for the names that rules of Policy allow (Names), whose addresses it allows as long as
+	// they are valid, and for those of neighbours (Hosts). It listens at the gateway's addresses while this process has sandboxes there; those with the same Resolver share one. The zero value is none.
+	Resolver Resolver
+
+	// Backend is the part of the kernel that keeps the rules. The zero value is nf_tables if it is there, else iptables; see firewall.IPTables for what it cannot do. All who use the same bridge should say the same.
+	Backend Backend
+
+	// Unchecked does without the rules that hold the sandbox to its own addresses, for a kernel without a packet filter, or a bridge on which addresses are not known beforehand: then the
 	// sandbox may claim any address of its neighbours' and the host's.
 	Unchecked bool
 
 	// Bandwidth limits what the sandbox sends and receives.
 	Bandwidth Bandwidth
 
-	// Hosts are names under which [Names] finds the sandbox.
+	// Hosts are names under which [Bridge.Names] finds the sandbox, and those of one label under which its neighbours do who have a Resolver.
 	Hosts []string
 
 	// State is the directory for what must survive a crash; "" is [StateDir]. All who use the same bridge must say the same, and none else may write there.
@@ -121,6 +128,12 @@ func (b Bridge) text() string {
 	}
 	if b.policed() {
 		text += "; policy"
+	}
+	if b.asks() {
+		text += "; questions are answered here"
+	}
+	if b.Backend != 0 {
+		text += "; by " + b.Backend.String()
 	}
 	return text
 }

@@ -97,19 +97,20 @@ func TestBelievesNobody(t *testing.T) {
 }
 
 func TestIsolated(t *testing.T) {
-	host(t, func(h *world) {
-		b := netstack.Bridge{State: h.state, Isolated: true}
+	bothBackends(t, func(h *world, by netstack.Backend) {
+		slowPrograms(h.t, by)
+		b := netstack.Bridge{State: h.state, Backend: by, Isolated: true}
 		h.start("serve", []string{":80", "hello"}, b)
-		require.Contains(t, h.run("dial", []string{"10.77.0.2:80", "400ms"}, b), "error: dial tcp 10.77.0.2:80")
-		require.Contains(t, h.run("dial", []string{"[fd77:ca15:50::2]:80", "400ms"}, b), "error: dial tcp")
+		require.Contains(h.t, h.run("dial", []string{"10.77.0.2:80", "400ms"}, b), "error: dial tcp 10.77.0.2:80")
+		require.Contains(h.t, h.run("dial", []string{"[fd77:ca15:50::2]:80", "400ms"}, b), "error: dial tcp")
 		b.Isolated = false
-		require.Contains(t, h.run("dial", []string{"10.77.0.2:80", "400ms"}, b), "error: dial tcp 10.77.0.2:80")
-		require.NoError(t, dialHost(h, "10.77.0.2:80"))
-		b.Isolated, b.Unchecked = true, true
+		require.Contains(h.t, h.run("dial", []string{"10.77.0.2:80", "400ms"}, b), "error: dial tcp 10.77.0.2:80")
+		require.NoError(h.t, dialHost(h, "10.77.0.2:80"))
+		b.Isolated, b.Unchecked, b.Backend = true, true, 0
 		h.start("serve", []string{":80", "hello"}, b)
-		require.Contains(t, h.run("dial", []string{"10.77.0.6:80", "400ms"}, b), "error: dial tcp 10.77.0.6:80")
+		require.Contains(h.t, h.run("dial", []string{"10.77.0.6:80", "400ms"}, b), "error: dial tcp 10.77.0.6:80")
 		b.Isolated = false
-		require.Contains(t, h.run("dial", []string{"10.77.0.6:80"}, b), "hello")
+		require.Contains(h.t, h.run("dial", []string{"10.77.0.6:80"}, b), "hello")
 	})
 }
 

@@ -88,6 +88,10 @@ func inside(what string, args []string) error {
 		return nil
 	case "spoof":
 		return spoof(args)
+	case "named":
+		return named(args)
+	case "probed":
+		return probed(args[0])
 	case "serve": // answers with a text, and the address that it is asked from
 		l, err := net.Listen("tcp", args[0])
 		if err != nil {

@@ -16,9 +16,15 @@ type Port = firewall.Port
 // Policy says whom the sandbox may speak to, and who to it.
 type Policy = firewall.Policy
 
+// Backend is the part of the kernel that keeps the rules: firewall.NFTables, firewall.IPTables, or what is there (firewall.Probe, the zero value).
+type Backend = firewall.Backend
+
+// Resolver answers the questions of sandboxes whose policies allow names: Resolver{Upstream: []netip.AddrPort{...}}.
+type Resolver = firewall.Resolver
+
 // forwards reports whether the sandbox's packets go beyond the bridge, so that the host must forward.
 func (b Bridge) forwards() bool {
-	return b.Masquerade || len(b.Publish) > 0 || b.policed()
+	return b.Masquerade || len(b.Publish) > 0 || b.policed() || b.asks()
 }
 
 func (b Bridge) policed() bool {
@@ -30,11 +36,15 @@ func (b Bridge) policed() bool {
 func (b Bridge) checkRules() error {
 	switch {
 	case b.Unchecked && b.forwards():
-		return &ValueError{"Unchecked", "true", "Masquerade, Publish and Policy know the sandbox by its addresses, so they must be checked"}
+		return &ValueError{"Unchecked", "true", "Masquerade, Publish, Policy and Resolver know the sandbox by its addresses, so they must be checked"}
+	case b.Unchecked && b.Backend != firewall.Probe:
+		return &ValueError{"Backend", b.Backend.String(), "with Unchecked there are no rules"}
+	case b.Backend > firewall.IPTables:
+		return &ValueError{"Backend", b.Backend.String(), "is none that there is"}
 	case !b.Unchecked && len(b.Subnets) == 0 && len(b.Card.Addresses) == 0:
 		return &ValueError{"Unchecked", "false", "the sandbox has no address, so that nothing it sends could pass"}
 	}
-	return nil
+	return b.checkResolver()
 }
 
 // rules are the sandbox's part of the firewall.
@@ -46,16 +56,19 @@ func (t *port) rules() firewall.Rules {
 	for _, a := range t.Card.Addresses {
 		card.Addrs = append(card.Addrs, a.Addr())
 	}
-	return firewall.Rules{Cards: []firewall.Card{card}, Masquerade: t.Masquerade, Isolated: t.Isolated, Publish: t.Publish, Policy: t.Policy}
+	return firewall.Rules{Cards: []firewall.Card{card}, Masquerade: t.Masquerade, Isolated: t.Isolated, Publish: t.Publish, Policy: t.Policy, Names: labels(t.Hosts)}
 }
 
-type firewallKey struct{ forward bool }
+type firewallKey struct {
+	forward bool
+	backend Backend
+}
 
 // firewallOf opens the firewall of the host's network namespace, once for all sandboxes of the process that are there.
-func firewallOf(o *owner.Owner, forward bool) (*firewall.Firewall, error) {
-	c, err := o.Keep(firewallKey{forward}, func() (c io.Closer, err error) {
+func firewallOf(o *owner.Owner, forward bool, backend Backend) (*firewall.Firewall, error) {
+	c, err := o.Keep(firewallKey{forward, backend}, func() (c io.Closer, err error) {
 		err = owner.In(o.Net, func() (err error) {
-			c, err = firewall.Host{Forward: forward}.Open()
+			c, err = firewall.Host{Forward: forward, Backend: backend}.Open()
 			return err
 		})
 		return c, err
@@ -71,7 +84,10 @@ func (t *port) guard(o *owner.Owner) error {
 	if t.Unchecked {
 		return nil
 	}
-	f, err := firewallOf(o, t.forwards())
+	f, err := firewallOf(o, t.forwards(), t.Backend)
+	if err == nil && t.asks() {
+		t.Policy.Resolver, err = t.answers(o, f)
+	}
 	if err == nil {
 		t.held, err = f.Add(t.cable, t.rules())
 	}
