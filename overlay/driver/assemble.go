@@ -155,8 +155,14 @@ func (l Layers) kernelMarks(ctx context.Context, upper string) error {
 	return copytree.Strip(upper, origin, fuseOpaque)
 }
 
+// onShelf are the drivers that keep whole trees.
+type onShelf interface {
+	Driver
+	shelf() shelf
+}
+
 // copied makes a tree of the layers, and another one of that.
-func (l Layers) copied(ctx context.Context, a *Assembled, d Driver) error {
+func (l Layers) copied(ctx context.Context, a *Assembled, d onShelf) error {
 	if err := d.Create("base", ""); err != nil {
 		return err
 	}
@@ -173,7 +179,11 @@ func (l Layers) copied(ctx context.Context, a *Assembled, d Driver) error {
 	}
 	a.Path = t.Path
 	a.commit = func(ctx context.Context, to string) error {
-		return l.difference(ctx, filepath.Join(l.Dir, "trees", "base", files), t.Path, to)
+		base, err := d.shelf().look("base")
+		if err != nil {
+			return err
+		}
+		return errors.Join(l.difference(ctx, base.Path, t.Path, to), base.Close())
 	}
 	a.shut = func() error { return errors.Join(t.Close(), d.Remove("root"), d.Remove("base"), l.clean()) }
 	return nil
@@ -207,7 +217,7 @@ func (l Layers) difference(ctx context.Context, base, now, to string) error {
 		err = syncAll(part)
 	}
 	if err == nil {
-		err = unix.Renameat2(unix.AT_FDCWD, part, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+		err = renameNew(part, to)
 	}
 	if err != nil {
 		return errors.Join(err, copytree.RemoveAll(part))

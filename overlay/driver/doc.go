@@ -5,6 +5,7 @@
 //	[Overlayfs]  a tree is what differs from its parent; the kernel puts them together. Root, or root of a user namespace
 //	[Fuse]       the same by a program, fuse-overlayfs: for ordinary users
 //	[Btrfs]      a tree is a snapshot, a subvolume of its own
+//	[Zfs]        a tree is a clone, a dataset of its own
 //	[Aufs]       as Overlayfs, with aufs, where the kernel has that
 //	[Copy]       a tree is a copy that shares its data with the parent where the file system can (xfs, btrfs); anywhere
 //

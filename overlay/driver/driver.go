@@ -40,7 +40,7 @@ func (t *Tree) Close() (err error) {
 	if t.shut != nil {
 		err = t.shut()
 	}
-	return errors.Join(err, t.lock.Close())
+	return errors.Join(err, unlock(t.lock))
 }
 
 // Error says what could not be done, with which tree, and why.
@@ -56,11 +56,11 @@ func (e *Error) Error() string { return fmt.Sprintf("driver: %s %q: %v", e.Op, e
 // Unwrap gives Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Probe gives the first driver that works in a directory, which is made if it is missing: Overlayfs, Btrfs, Fuse, Aufs, Copy. Each is tried by
+// Probe gives the first driver that works in a directory, which is made if it is missing: Overlayfs, Btrfs, Zfs, Fuse, Aufs, Copy. Each is tried by
 // making, opening and removing a tree.
 func Probe(dir string) (Driver, error) {
 	var all error
-	for _, d := range []Driver{Overlayfs{Dir: dir}, Btrfs{Dir: dir}, Fuse{Dir: dir}, Aufs{Dir: dir}, Copy{Dir: dir}} {
+	for _, d := range []Driver{Overlayfs{Dir: dir}, Btrfs{Dir: dir}, Zfs{Dir: dir}, Fuse{Dir: dir}, Aufs{Dir: dir}, Copy{Dir: dir}} {
 		err := Try(d)
 		if err == nil {
 			return d, nil

@@ -126,7 +126,9 @@ func TestFuse(t *testing.T) {
 func TestBtrfs(t *testing.T) {
 	private(t, func(dir string) {
 		at := onLoop(t, dir, "btrfs", "mkfs.btrfs", "-q")
-		conform(t, driver.Btrfs{Dir: filepath.Join(at, "trees")})
+		d := driver.Btrfs{Dir: filepath.Join(at, "trees")}
+		conform(t, d)
+		raceHere(t, d)
 		t.Log("copy on the same file system")
 		conform(t, driver.Copy{Dir: filepath.Join(at, "copies")})
 		sharing(t, at)
@@ -289,10 +291,30 @@ func busy(t *testing.T, d driver.Driver) {
 // race: of many who make the same tree one succeeds.
 func race(t *testing.T, d driver.Driver) {
 	t.Helper()
+	raceBy(t, d, 8, func(f func()) { f() })
+}
+
+// raceHere is race where the driver needs the mounts of this thread's namespace.
+func raceHere(t *testing.T, d driver.Driver) {
+	t.Helper()
+	here, err := os.Open("/proc/thread-self/ns/mnt")
+	require.NoError(t, err)
+	defer here.Close()
+	raceBy(t, d, 4, func(f func()) {
+		runtime.LockOSThread() // for ever: the thread is thrown away
+		if err := errors.Join(unix.Unshare(unix.CLONE_FS), unix.Setns(int(here.Fd()), unix.CLONE_NEWNS)); err != nil {
+			t.Error(err)
+		}
+		f()
+	})
+}
+
+func raceBy(t *testing.T, d driver.Driver, many int, run func(func())) {
+	t.Helper()
 	var wg sync.WaitGroup
-	made := make(chan error, 8)
+	made := make(chan error, many)
 	for range cap(made) {
-		wg.Go(func() { made <- d.Create("raced", "") })
+		wg.Go(func() { run(func() { made <- d.Create("raced", "") }) })
 	}
 	wg.Wait()
 	close(made)
@@ -303,6 +325,7 @@ func race(t *testing.T, d driver.Driver) {
 			continue
 		}
 		require.ErrorIs(t, err, fs.ErrExist)
+		require.NotContains(t, err.Error(), "\n", "a second error: something is left")
 	}
 	require.Equal(t, 1, n)
 	require.NoError(t, d.Remove("raced"))

@@ -34,8 +34,9 @@ type Layers struct {
 //	overlay2        the kernel's overlayfs
 //	fuse-overlayfs  the same by a program
 //	btrfs           a copy of the layers, and a snapshot of that
+//	zfs             a copy of the layers, and a clone of that
 //	vfs             two copies; the second shares its data with the first where the file system can
-func Names() []string { return []string{"overlay2", "fuse-overlayfs", "btrfs", "vfs"} }
+func Names() []string { return []string{"overlay2", "fuse-overlayfs", "btrfs", "zfs", "vfs"} }
 
 // Assembled is a root directory that has been put together.
 type Assembled struct {
@@ -130,6 +131,8 @@ func (l Layers) with(ctx context.Context, name string, try bool) (*Assembled, er
 		err = l.fuse(ctx, a)
 	case "btrfs":
 		err = l.copied(ctx, a, Btrfs{Dir: filepath.Join(l.Dir, "trees")})
+	case "zfs":
+		err = l.copied(ctx, a, Zfs{Dir: filepath.Join(l.Dir, "trees")})
 	case "vfs":
 		err = l.copied(ctx, a, Copy{Dir: filepath.Join(l.Dir, "trees")})
 	default:

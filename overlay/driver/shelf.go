@@ -73,7 +73,7 @@ func (s shelf) create(name, from string) error {
 	if err != nil {
 		return fail("create", name, err)
 	}
-	defer lock.Close()
+	defer unlock(lock)
 	return fail("create", name, s.make(name, from))
 }
 
@@ -83,14 +83,30 @@ func (s shelf) make(name, from string) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer unlock(lock)
 	if err := s.build(part, from); err != nil {
 		return errors.Join(err, s.drop(part))
 	}
-	if err := unix.Renameat2(unix.AT_FDCWD, part, unix.AT_FDCWD, s.path(name), unix.RENAME_NOREPLACE); err != nil {
+	if err := renameNew(part, s.path(name)); err != nil {
 		return errors.Join(err, s.drop(part))
 	}
 	return nil
+}
+
+// renameNew renames a directory, over nothing. Zfs before 2.2 knows no flags of renameat2(2), on any kernel; there rename(2) refuses all that there may be but an empty directory,
+// which no tree is.
+func renameNew(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if err != syscall.EINVAL {
+		return err
+	}
+	if _, err := os.Lstat(to); err == nil {
+		return syscall.EEXIST
+	}
+	if err = unix.Rename(from, to); err == syscall.ENOTEMPTY {
+		err = syscall.EEXIST
+	}
+	return err
 }
 
 // newPart makes a directory and locks it. Between these two somebody may sweep it away.
@@ -134,35 +150,51 @@ func (s shelf) sweep() {
 	for _, dir := range left {
 		if lock, err := lockDir(dir); err == nil {
 			s.drop(dir)
-			lock.Close()
+			unlock(lock)
 		}
 	}
 }
 
 func (s shelf) open(name string) (*Tree, error) {
+	t, err := s.locked(name, func() error {
+		if _, err := os.Lstat(filepath.Join(s.path(name), sealed)); err == nil {
+			return syscall.EBUSY
+		}
+		return nil
+	})
+	return t, fail("open", name, err)
+}
+
+// look opens a tree only to be read, also one from which others have been made.
+func (s shelf) look(name string) (*Tree, error) {
+	t, err := s.locked(name, func() error { return nil })
+	return t, fail("open", name, err)
+}
+
+// locked shows a tree that passes the check.
+func (s shelf) locked(name string, check func() error) (*Tree, error) {
 	lock, err := s.lock(name)
 	if err != nil {
-		return nil, fail("open", name, err)
+		return nil, err
 	}
-	t, err := s.show(name)
+	var t *Tree
+	if err = check(); err == nil {
+		t, err = s.show(name)
+	}
 	if err != nil {
-		lock.Close()
-		return nil, fail("open", name, err)
+		unlock(lock)
+		return nil, err
 	}
 	t.lock = lock
 	return t, nil
 }
 
 func (s shelf) show(name string) (*Tree, error) {
-	dir := s.path(name)
-	if _, err := os.Lstat(filepath.Join(dir, sealed)); err == nil {
-		return nil, syscall.EBUSY
-	}
 	below, err := s.chain(name)
 	if err != nil {
 		return nil, err
 	}
-	at, shut, err := s.way.show(dir, below)
+	at, shut, err := s.way.show(s.path(name), below)
 	return &Tree{Path: at, shut: shut}, err
 }
 
@@ -191,7 +223,7 @@ func (s shelf) remove(name string) error {
 	if err != nil {
 		return fail("remove", name, err)
 	}
-	defer lock.Close()
+	defer unlock(lock)
 	if busy, err := s.hasChildren(name); err != nil || busy {
 		return fail("remove", name, errors.Join(err, syscall.EBUSY))
 	}
@@ -238,10 +270,15 @@ func lockSame(name string) (*os.File, error) {
 		}
 	}
 	if err != nil {
-		f.Close()
+		unlock(f)
 		return nil, err
 	}
 	return f, nil
+}
+
+// unlock says it: a program that another thread is just starting may have the descriptor as well, until it is executed.
+func unlock(f *os.File) error {
+	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
 }
 
 func lockDir(name string) (*os.File, error) {
