@@ -111,8 +111,8 @@ func (o Optional) Apply(p *plan.Plan) error {
 	return Bind(o).Apply(p)
 }
 
-// Device shows a device of the host in the sandbox, at the same path or another one. Whether it may be used is also for the device
-// controller of the sandbox's control group to say. A part [Dev] comes first, whatever the order of the parts.
+// Device shows a device of the host in the sandbox, at the same path or another one. It is mounted read-only, which does not concern reading and writing of the device: but who owns it inside
+// cannot change its mode, owner or times, which are the host's. Whether it may be used is also for the device controller of the sandbox's control group to say. A part [Dev] comes first, whatever the order of the parts.
 type Device struct {
 	Path   string // of the host: /dev/fuse
 	Target string // absolute, in the sandbox; "" is Path
@@ -135,7 +135,9 @@ func (d Device) Apply(p *plan.Plan) error {
 		return fmt.Errorf("%q is not a device: %w", d.Path, syscall.EINVAL)
 	}
 	private(p)
-	node := clone(p, source{path: d.Path, target: at}, mnt.Tree{Set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, Clear: unix.MOUNT_ATTR_NODEV})
+	viewOf(p).Want(at)
+	node := clone(p, source{path: d.Path, target: at}, mnt.Tree{
+		Set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, Clear: unix.MOUNT_ATTR_NODEV})
 	p.Late(func() error {
 		point := viewOf(p).place(p, at, file)
 		p.Child(plan.Mounts, point.Make...)

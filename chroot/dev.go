@@ -19,7 +19,8 @@ import (
 // of its own for pseudoterminals, and shm. /dev of the root must be a directory: a symbolic link is refused. Further devices are for [Device] to
 // add.
 //
-// Where the sandbox has a user namespace, or the caller may not make device nodes, the nodes are those of the host, bound.
+// Where the sandbox has a user namespace, or the caller may not make device nodes, the nodes are those of the host, bound read-only: they can be read and written, but
+// their mode, owner and times are not for the sandbox to change.
 type Dev struct {
 	Nodes   []string // which of the six nodes there are; nil is all of them, and an empty list is none
 	ShmSize int64    // bytes of /dev/shm; zero is 64 MiB
@@ -33,49 +34,107 @@ type node struct {
 
 var nodes = [...]node{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}}
 
+type dir struct {
+	name string
+	mode uint32
+}
+
+var dirs = [...]dir{{"pts", 0o755}, {"shm", 0o1777}}
+
 var links = [...][2]string{{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
 	{"/proc/self/fd/2", "stderr"}, {"pts/ptmx", "ptmx"}}
 
 // Apply implements plan.Primitive.
 func (d Dev) Apply(p *plan.Plan) error {
-	selected, err := d.nodes()
+	m, err := d.begin(p)
 	if err != nil {
 		return err
 	}
-	shmSize := "65536k"
+	m.makeDev(p)
+	m.makeShm(p)
+	m.fill(p)
+	m.attach(p)
+	p.Late(func() error { // a part that is applied later may ask for a user namespace
+		m.makePts(p)
+		m.addNodes(p)
+		return nil
+	})
+	m.end(p)
+	return nil
+}
+
+// devMounts are the mounts that a plan has at /dev and below it.
+type devMounts struct {
+	Dev
+	selected      []node
+	dev, pts, shm plan.Slot
+	devBy         plan.Slot // the tmpfs of dev, as fsopen(2) gives it
+	shmSize       string
+}
+
+func (d Dev) begin(p *plan.Plan) (m devMounts, err error) {
+	selected, err := d.nodes()
+	if err != nil {
+		return m, err
+	}
+	m = devMounts{Dev: d, selected: selected, shmSize: "65536k"}
 	if d.ShmSize != 0 {
-		shmSize = strconv.FormatInt(d.ShmSize, 10)
+		m.shmSize = strconv.FormatInt(d.ShmSize, 10)
 	}
 	for _, what := range []string{plan.Dev, plan.Devpts} {
 		if err := p.Claim(what); err != nil {
-			return err
+			return m, err
 		}
 	}
 	private(p)
-	dev, pts, shm := p.Slot(), p.Slot(), p.Slot()
-	p.Child(plan.Sources, mnt.New(p, "tmpfs", dev, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_STRICTATIME,
-		mnt.Option{Key: "mode", Value: "755"}, mnt.Option{Key: "size", Value: "65536k"})...)
-	p.Child(plan.Sources, mnt.New(p, "tmpfs", shm, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC,
-		mnt.Option{Key: "size", Value: shmSize})...) // tmpfs has mode 1777 by itself
-	p.Child(plan.Sources, mnt.Mkdir(dev, "pts", 0o755), mnt.Mkdir(dev, "shm", 0o1777))
-	for _, l := range links {
-		p.Child(plan.Sources, mnt.Symlink(dev, l[0], l[1]))
+	m.dev, m.pts, m.shm, m.devBy = p.Slot(), p.Slot(), p.Slot(), p.Slot()
+	return m, nil
+}
+
+const devAttributes = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_STRICTATIME
+
+var devOptions = [...]mnt.Option{{Key: "mode", Value: "755"}, {Key: "size", Value: "65536k"}}
+
+func (m devMounts) makeDev(p *plan.Plan) {
+	p.Child(plan.Sources, mnt.NewBy(m.devBy, "tmpfs", m.dev, devAttributes, devOptions[:]...)...)
+}
+
+func (m devMounts) makeShm(p *plan.Plan) {
+	p.Child(plan.Sources, mnt.New(p, "tmpfs", m.shm, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC,
+		mnt.Option{Key: "size", Value: m.shmSize})...) // tmpfs has mode 1777 by itself
+}
+
+// fill puts into /dev what is no node.
+func (m devMounts) fill(p *plan.Plan) {
+	for _, d := range dirs {
+		p.Child(plan.Sources, mnt.Mkdir(m.dev, d.name, d.mode))
 	}
-	p.Child(plan.Mounts, makeDir("/dev"), mnt.Attach(dev, "/dev"), mnt.AttachAt(plan.Saved(shm), plan.Saved(dev), "shm"))
-	viewOf(p).put("/dev", dev)
-	p.Late(func() error { // a part that is applied later may ask for a user namespace
-		user := hasUser(p)
-		p.Child(plan.Sources, mnt.New(p, "devpts", pts, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, ptsOptions(user)...)...)
-		p.Child(plan.Mounts, mnt.AttachAt(plan.Saved(pts), plan.Saved(dev), "pts"))
-		for _, n := range selected {
-			n.record(p, dev, !user && mayMakeNodes())
-		}
-		return nil
-	})
-	if d.Mqueue {
+	for _, l := range links {
+		p.Child(plan.Sources, mnt.Symlink(m.dev, l[0], l[1]))
+	}
+}
+
+func (m devMounts) attach(p *plan.Plan) {
+	p.Child(plan.Mounts, makeDir("/dev"), mnt.Attach(m.dev, "/dev"), mnt.AttachAt(plan.Saved(m.shm), plan.Saved(m.dev), "shm"))
+	viewOf(p).put("/dev", m.dev)
+}
+
+func (m devMounts) makePts(p *plan.Plan) {
+	p.Child(plan.Sources, mnt.New(p, "devpts", m.pts, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, ptsOptions(hasUser(p))...)...)
+	p.Child(plan.Mounts, mnt.AttachAt(plan.Saved(m.pts), plan.Saved(m.dev), "pts"))
+}
+
+func (m devMounts) addNodes(p *plan.Plan) {
+	make := !hasUser(p) && mayMakeNodes()
+	for _, n := range m.selected {
+		n.record(p, m.dev, make)
+	}
+}
+
+func (m devMounts) end(p *plan.Plan) {
+	if m.Mqueue {
 		p.Include(Mqueue{})
 	}
-	return nil
 }
 
 func (d Dev) nodes() (selected []node, err error) {
@@ -104,18 +163,17 @@ func ptsOptions(user bool) []mnt.Option {
 	return o
 }
 
-// record makes the node, or an empty file onto which the host's node is bound.
+// record makes the node, or an empty file onto which the host's node is bound: read-only, since root inside may be its owner, who needs no capability to change its mode.
 func (n node) record(p *plan.Plan, dev plan.Slot, make bool) {
 	if make {
 		p.Child(plan.Sources, plan.Call("mknodat", unix.SYS_MKNODAT, plan.Saved(dev), plan.Str(n.name),
 			plan.Number(unix.S_IFCHR|0o666, "S_IFCHR|0666"), n.number()))
 		return
 	}
-	host := p.Slot()
 	p.Child(plan.Sources,
-		plan.Call("mknodat", unix.SYS_MKNODAT, plan.Saved(dev), plan.Str(n.name), plan.Number(unix.S_IFREG|0o666, "S_IFREG|0666"), plan.Int(0)),
-		mnt.Clone("/dev/"+n.name).Save(host).Early())
-	p.Child(plan.Mounts, mnt.AttachAt(plan.Saved(host), plan.Saved(dev), n.name))
+		plan.Call("mknodat", unix.SYS_MKNODAT, plan.Saved(dev), plan.Str(n.name), plan.Number(unix.S_IFREG|0o666, "S_IFREG|0666"), plan.Int(0)))
+	host := clone(p, source{path: "/dev/" + n.name, recursive: true, early: true, target: "/dev/" + n.name}, mnt.Tree{Set: unix.MOUNT_ATTR_RDONLY, Early: true})
+	p.Child(plan.Mounts, mnt.AttachAt(host, plan.Saved(dev), n.name))
 }
 
 func (n node) number() plan.Arg {

@@ -75,6 +75,7 @@ func hasUser(p *plan.Plan) bool { return (p.Cloned()|p.Joined())&unix.CLONE_NEWU
 
 // putInto attaches a mount below /dev when all parts that provide /dev have done so.
 func putInto(p *plan.Plan, m plan.Slot, name string) error {
+	viewOf(p).Want(name)
 	p.Late(func() error {
 		at := viewOf(p).place(p, name, directory)
 		p.Child(plan.Mounts, at.Make...)

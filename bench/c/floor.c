@@ -133,8 +133,11 @@ static void early(struct start *s, struct mounts *m)
 	CALL(mount, NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
 	m->root = tree(s, "/");
 	CALL(mount_setattr, m->root, "", RECURSIVE | AT_EMPTY_PATH, &ro, sizeof ro);
-	for (int i = 0; s->user && i < NODES; i++)
+	struct mount_attr node = {.attr_set = MOUNT_ATTR_RDONLY};
+	for (int i = 0; s->user && i < NODES; i++) {
 		m->node[i] = tree(s, nodes[i].path);
+		CALL(mount_setattr, m->node[i], "", RECURSIVE | AT_EMPTY_PATH, &node, sizeof node);
+	}
 }
 
 // sources makes what will be mounted, while paths are still those of the host.

@@ -97,6 +97,14 @@ func NewBy(fs plan.Slot, fstype string, mount plan.Slot, attr uint64, options ..
 			Attributes(attr)).Save(mount))
 }
 
+// Freeze makes a file system read-only, and not one mount of it only. Who has CAP_SYS_ADMIN in the user namespace in which it was made can undo that. The
+// slot is the one of NewBy.
+func Freeze(fs plan.Slot) []plan.Op {
+	return []plan.Op{set(fs, Option{Key: "ro"}), call("fsconfig", "5.2", unix.SYS_FSCONFIG, plan.Saved(fs),
+		plan.Number(unix.FSCONFIG_CMD_RECONFIGURE, "FSCONFIG_CMD_RECONFIGURE"), plan.Null(), plan.Null(), plan.Int(0)).
+		Hint(syscall.EBUSY, "a file in it is open for writing")}
+}
+
 func set(fs plan.Slot, o Option) plan.Op {
 	if o.Value == "" {
 		return call("fsconfig", "5.2", unix.SYS_FSCONFIG, plan.Saved(fs), plan.Number(unix.FSCONFIG_SET_FLAG, "FSCONFIG_SET_FLAG"),

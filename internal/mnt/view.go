@@ -23,8 +23,9 @@ type View struct {
 
 	Rooted bool // the calls that change the root have been recorded
 
-	lacks lacking // what the kernel does not have
-	trees []Tree  // to be restricted without mount_setattr
+	lacks  lacking  // what the kernel does not have
+	trees  []Tree   // to be restricted without mount_setattr
+	wanted []string // mount points
 }
 
 type viewKey struct{}
@@ -65,6 +66,12 @@ func (v *View) Cover(name string) {
 	}
 }
 
+// Want notes that there has to be a mount point at name. Place does it too; this is for who decides late where it is.
+func (v *View) Want(name string) { v.wanted = append(v.wanted, name) }
+
+// Wanted are the mount points that the parts have wanted so far.
+func (v *View) Wanted() []string { return v.wanted }
+
 // Place is a mount point: a name in the directory behind a descriptor.
 type Place struct {
 	Make []plan.Op // make it, as far as it is missing
@@ -78,6 +85,7 @@ type Place struct {
 // Place finds target, and makes what is missing of it: a directory, or a file. A symbolic link of the root is followed, which ends
 // inside, but never a magic link: /proc/PID/fd/N and /proc/PID/root lead to what others have open, also the host's.
 func (v *View) Place(p *plan.Plan, target string, isDir bool) Place {
+	v.Want(target)
 	dir, rest, _ := v.Find(target)
 	parents := strings.Split(strings.TrimPrefix(rest, "/"), "/")
 	last := len(parents) - 1
