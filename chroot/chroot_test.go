@@ -260,6 +260,10 @@ func TestContract(t *testing.T) {
 	null, err := os.Open("/dev/null")
 	require.NoError(t, err)
 	defer null.Close()
+	for _, tree := range []*chroot.DevTree{prepare(t, chroot.Dev{Mqueue: true}), chroot.Dev{}.WithTree(null), chroot.Dev{}.WithTree(nil)} {
+		plantest.Check(t, tree, chroot.Host{})
+		plantest.Check(t, tree, chroot.Host{}, more(unix.CLONE_NEWUSER))
+	}
 	for _, p := range []plan.Primitive{chroot.Proc{}, chroot.Dev{}, chroot.Tmpfs{Path: "/tmp", Size: 1 << 20}, chroot.Bind{Source: "/etc/passwd", Target: "/tmp/passwd"},
 		chroot.Bind{File: null, Target: "/tmp/null", IDMap: null}, chroot.Optional{Source: "/no/such", Target: "/x"}, chroot.Optional{Source: "/etc", Target: "/x"},
 		chroot.Device{Path: "/dev/null"}, chroot.Dev{Mqueue: true, Nodes: []string{}}, chroot.Devpts{}, chroot.Mqueue{}, chroot.Sysfs{Writable: true},
@@ -272,6 +276,9 @@ func TestContract(t *testing.T) {
 // TestGolden: plans, word for word. No privilege is needed.
 func TestGolden(t *testing.T) {
 	user := plan.Func(func(p *plan.Plan) error { p.Clone(unix.CLONE_NEWUSER); return nil })
+	null, err := os.Open("/dev/null")
+	require.NoError(t, err)
+	defer null.Close()
 	for name, p := range map[string]*plan.Plan{
 		"host": plan.Build(user, chroot.Host{}, chroot.Proc{}, chroot.Dev{}, chroot.Tmpfs{Path: "/tmp", Size: 64 << 20}),
 		"parts": plan.Build(user, more(unix.CLONE_NEWNET|unix.CLONE_NEWIPC), chroot.Pivot{Dir: "/srv/a b\n,:", Propagation: chroot.Shared},
@@ -282,8 +289,10 @@ func TestGolden(t *testing.T) {
 			chroot.Tmpfs{Path: "/tmp", Inodes: 10, NoExec: true}),
 		"older": plan.Build(plan.Func(mnt.Old), user, chroot.Pivot{Dir: "/srv/root", ReadOnly: true}, chroot.Proc{}, chroot.Bind{Source: "/etc", Target: "/mnt/etc"},
 			chroot.File{Path: "/f", Data: []byte("x"), ReadOnly: true}, chroot.Mask{"/etc/shadow"}, chroot.ReadOnly{"/proc/sys"}),
-		"chroot": plan.Build(chroot.Chroot{Dir: "/srv/root"}),
-		"pivot":  plan.Build(user, chroot.Pivot{Dir: "/srv/root", ReadOnly: true}, chroot.Bind{Source: "/etc/passwd", Target: "/etc/passwd", ReadOnly: true}),
+		"chroot":      plan.Build(chroot.Chroot{Dir: "/srv/root"}),
+		"devtree":     plan.Build(user, chroot.Pivot{Dir: "/srv/root"}, chroot.Dev{Mqueue: true}.WithTree(null)),
+		"devtree-own": plan.Build(user, chroot.Pivot{Dir: "/srv/root"}, chroot.Dev{Nodes: []string{"null"}}.WithTree(null), chroot.Device{Path: "/dev/zero"}),
+		"pivot":       plan.Build(user, chroot.Pivot{Dir: "/srv/root", ReadOnly: true}, chroot.Bind{Source: "/etc/passwd", Target: "/etc/passwd", ReadOnly: true}),
 	} {
 		file := filepath.Join("testdata", name+".golden")
 		got := withoutNofile(p.String())

@@ -6,7 +6,7 @@
 // isolates nothing. Everything else is put into it. Each part is a value and a plan.Primitive; the order among mounts is the caller's:
 //
 //	[Proc] [Sysfs] [Cgroupfs]           the kernel's own file systems
-//	[Dev] [Devpts] [Mqueue] [Device]    devices, terminals, message queues
+//	[Dev] [Devpts] [Mqueue] [Device]    devices, terminals, message queues; a [DevTree] is a Dev that is built once for many starts
 //	[Bind] [Optional]                   what is the host's, with all options
 //	[Tmpfs] [File] [Dir] [Symlink]      what is the sandbox's own
 //	[Mask] [ReadOnly]                   what is hidden or sealed; [DockerMasks] and [DockerReadOnly] are Docker's sets

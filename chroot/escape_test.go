@@ -22,6 +22,10 @@ func TestMain(m *testing.M) {
 		fmt.Println(escape(mark))
 		os.Exit(0)
 	}
+	if where := os.Getenv(attackEnv); where != "" {
+		attack(where)
+		os.Exit(0)
+	}
 	if err := makeOlder(os.Getenv(olderEnv)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -63,6 +63,23 @@ func ExampleDev() {
 	// Output: <nil>
 }
 
+// Many sandboxes with a user namespace get clones of one read-only /dev.
+func ExampleDev_Prepare() {
+	dev, err := chroot.Dev{}.Prepare()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer dev.Close()
+	for range 3 {
+		sb := caisson.New(namespaces.User|namespaces.PID, chroot.Host{}, chroot.Proc{}, dev, chroot.Tmpfs{Path: "/tmp"})
+		fmt.Println(sb.Err())
+	}
+	// Output:
+	// <nil>
+	// <nil>
+	// <nil>
+}
+
 // The historic call: what it makes is no sandbox. TestChrootIsNoIsolation runs the program that leaves it, and shows that the same program does not
 // get out of a Pivot.
 func ExampleChroot() {

@@ -53,7 +53,7 @@ func lacksOpenat2() bool {
 // onOlder are the tests that say the same on older kernels, fewOnOlder some of them, and racesOnOlder those that take longer.
 const (
 	fewOnOlder = "Host|Pivot|PivotReadOnly|BindRecursive|BindFile|WrongKinds|DockerView|MaskRefused|PropagationFlows|ReadOnlyPaths|ScriptInRoot|OlderLimits"
-	onOlder    = "Host|Dev|UmaskIsPutBack|Pivot|PivotReadOnly|Bind|CVE_2023_28642|CVE_2021_30465|Errors|AwkwardNames|WrongKinds|RootsOfAllKinds|Chroot|DockerView|MaskOrder|" +
+	onOlder    = "Host|Dev|DevTreeSameView|DevTreeHolds|DevTreeTakesMore|DevTreeNothingIsLeft|UmaskIsPutBack|Pivot|PivotReadOnly|Bind|CVE_2023_28642|CVE_2021_30465|Errors|AwkwardNames|WrongKinds|RootsOfAllKinds|Chroot|DockerView|MaskOrder|" +
 		"MaskRefused|BindOptions|BindRecursive|BindFile|Optional|ProcOptions|TmpfsOptions|DevOptions|Device|Files|Propagation|PropagationFlows|ProcessesOutside|Mounts|" +
 		"CVE_2023_28642_sys|ReadOnlyOfLaterMounts|WritableCgroupfs|CVE_2023_25809|AgainstUnshare|ReadOnlyPaths|ScriptInRoot|OlderLimits"
 	racesOnOlder = "|NothingIsLeft|CVE_2025_31133|MaskOfRenamedProc|CVE_2025_52565|CVE_2026_41579|CVE_2021_30465_race"
