@@ -297,16 +297,22 @@ func race(t *testing.T, d driver.Driver) {
 // raceHere is race where the driver needs the mounts of this thread's namespace.
 func raceHere(t *testing.T, d driver.Driver) {
 	t.Helper()
-	here, err := os.Open("/proc/thread-self/ns/mnt")
+	raceBy(t, d, 4, here(t))
+}
+
+// here gives a function that calls one in this thread's mount namespace, on a thread that is thrown away.
+func here(t *testing.T) func(f func()) {
+	t.Helper()
+	ns, err := os.Open("/proc/thread-self/ns/mnt")
 	require.NoError(t, err)
-	defer here.Close()
-	raceBy(t, d, 4, func(f func()) {
-		runtime.LockOSThread() // for ever: the thread is thrown away
-		if err := errors.Join(unix.Unshare(unix.CLONE_FS), unix.Setns(int(here.Fd()), unix.CLONE_NEWNS)); err != nil {
+	t.Cleanup(func() { ns.Close() })
+	return func(f func()) {
+		runtime.LockOSThread()
+		if err := errors.Join(unix.Unshare(unix.CLONE_FS), unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS)); err != nil {
 			t.Error(err)
 		}
 		f()
-	})
+	}
 }
 
 func raceBy(t *testing.T, d driver.Driver, many int, run func(func())) {

@@ -42,6 +42,9 @@ func (z zfs) fill(dir, parent string) error {
 	if err != nil {
 		return err
 	}
+	if _, err := z.find(); err != nil {
+		return err
+	}
 	c := newClone()
 	if parent != "" {
 		p, err := readClone(parent)
@@ -58,13 +61,22 @@ func (z zfs) fill(dir, parent string) error {
 		return err
 	}
 	defer unlock(lock)
-	if parent == "" {
+	err = z.begin(lock, base, c)
+	if errors.Is(err, os.ErrPermission) { // who may not make one may not ask whether there is one to be removed
+		return errors.Join(err, os.Remove(filepath.Join(dir, note)))
+	}
+	if err == nil && parent != "" {
+		err = z.make(lock, "clone", base+c.snapshot(), base+c.name)
+	}
+	return err
+}
+
+// begin makes an empty dataset, or that of which a clone can be made.
+func (z zfs) begin(lock *os.File, base string, c clone) error {
+	if c.parent == "" {
 		return z.make(lock, "create", base+c.name)
 	}
-	if err := z.run(lock, "snapshot", base+c.snapshot()); err != nil {
-		return err
-	}
-	return z.make(lock, "clone", base+c.snapshot(), base+c.name)
+	return z.run(lock, "snapshot", base+c.snapshot())
 }
 
 // make makes a dataset that zfs mount -a and the boot leave alone, and that has no directory .zfs among its files.
@@ -128,7 +140,7 @@ func (z zfs) destroy(lock *os.File, args ...string) error {
 		time.Sleep(wait)
 		err = z.run(lock, args...)
 	}
-	if errors.Is(err, syscall.ENOENT) {
+	if errors.Is(err, errGone) {
 		return nil
 	}
 	return err

@@ -115,6 +115,9 @@ func datasetOf(dev uint64) (string, error) {
 	return name, nil
 }
 
+// errGone is what zfs says, and nobody else: another ENOENT may be that of the program.
+var errGone = fmt.Errorf("there is none: %w", syscall.ENOENT)
+
 // run runs the program. Its messages are the only thing that says why it could not.
 func (z zfs) run(lock *os.File, args ...string) error {
 	program, err := z.find()
@@ -152,8 +155,8 @@ func understand(said string, err error) error {
 		text string
 		err  error
 	}{
-		{"dataset does not exist", syscall.ENOENT},
-		{"could not find any snapshots to destroy", syscall.ENOENT},
+		{"dataset does not exist", errGone},
+		{"could not find any snapshots to destroy", errGone},
 		{"is busy", syscall.EBUSY},
 		{"ermission denied", syscall.EPERM},
 		{"out of space", syscall.ENOSPC},
