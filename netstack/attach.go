@@ -12,7 +12,6 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson/netstack/internal/owner"
@@ -34,32 +33,35 @@ type device interface {
 
 // wire is what the devices of one start have in common.
 type wire struct {
-	host   *netlink.Handle // speaks to the caller's network namespace
-	owner  *owner.Owner    // nil where nothing is made on the host's side
-	net    *os.File        // the caller's network namespace
+	host   speaker      // speaks to the caller's network namespace
+	owner  *owner.Owner // nil where nothing is made on the host's side
+	net    *os.File     // the caller's network namespace
 	target target
 
 	bridged bool // the sandbox has cards on bridges, and no others
 
 	mu     sync.Mutex
-	in     *netlink.Handle
-	shared bool // host is the owner's
+	in     *speaker
+	tidied func() // waits for the thread that has been in the sandbox's network namespace
+	shared bool   // host is the owner's
 }
 
 // inside speaks to the sandbox's network namespace.
-func (w *wire) inside() (*netlink.Handle, error) {
+func (w *wire) inside() (speaker, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.in != nil {
-		return w.in, nil
+		return *w.in, nil
 	}
 	first := believeNobody
 	if w.bridged {
 		first = sayOnce
 	}
-	h, err := w.target.open(first)
-	w.in = h
-	return h, err
+	s, tidied, err := w.target.speak(first)
+	if err == nil {
+		w.in, w.tidied = &s, tidied
+	}
+	return s, err
 }
 
 // home opens the host's network namespace. It is known from the start on, which has been on a thread that was there.
@@ -71,6 +73,7 @@ func (w *wire) leave() {
 	defer w.mu.Unlock()
 	if w.in != nil {
 		w.in.Close()
+		w.tidied()
 		w.in = nil
 	}
 }
@@ -80,9 +83,9 @@ func (w *wire) disconnect() {
 	w.leave()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.shared && w.host != nil {
+	if !w.shared && w.host.Handle != nil {
 		w.host.Close()
-		w.host = nil
+		w.host = speaker{}
 	}
 	if !w.shared && w.net != nil {
 		w.net.Close()
@@ -152,13 +155,13 @@ func (s *session) open(r *plan.Run) (err error) {
 		if w.net, err = os.Open("/proc/thread-self/ns/net"); err != nil {
 			return err
 		}
-		w.host, err = newHandle()
+		w.host, err = newSpeaker()
 		return err
 	}
 	if w.owner, err = owner.Enter(s.state); err != nil {
 		return err
 	}
-	w.host, w.net, w.shared = w.owner.Handle, w.owner.Net, true
+	w.host, w.net, w.shared = speakerOf(w.owner), w.owner.Net, true
 	return sweep(w.owner)
 }
 
@@ -208,8 +211,8 @@ const (
 	loopbackClaim = "loopback interface"
 )
 
-// loopback sets up the loopback interface, unless some part has seen to that: the child does it itself while the parent goes on. It needs no privilege but that which a
-// user namespace gives.
+// loopback sets up the loopback interface, unless some part has seen to that: the child does it itself while the parent acts. It needs no privilege but that which a
+// user namespace gives, and no ids.
 func loopback(p *plan.Plan) error {
 	if p.Has(loopbackClaim) {
 		return nil
@@ -221,10 +224,10 @@ func loopback(p *plan.Plan) error {
 	copy(request, "lo")
 	binary.NativeEndian.PutUint16(request[unix.IFNAMSIZ:], unix.IFF_UP)
 	s := p.Slot()
-	p.Child(plan.Names,
-		plan.Call("socket", unix.SYS_SOCKET, plan.Number(unix.AF_UNIX, "AF_UNIX"), plan.Number(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "SOCK_DGRAM|SOCK_CLOEXEC"), plan.Int(0)).Save(s),
+	p.Child(plan.Sources,
+		plan.Call("socket", unix.SYS_SOCKET, plan.Number(unix.AF_UNIX, "AF_UNIX"), plan.Number(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "SOCK_DGRAM|SOCK_CLOEXEC"), plan.Int(0)).Save(s).Early(),
 		plan.Call("ioctl", unix.SYS_IOCTL, plan.Saved(s), plan.Number(unix.SIOCSIFFLAGS, "SIOCSIFFLAGS"), plan.Bytes(`{"lo", IFF_UP}`, request)).
-			Hint(syscall.EPERM, "the network namespace belongs to a user namespace in which the sandbox has no rights"))
+			Hint(syscall.EPERM, "the network namespace belongs to a user namespace in which the sandbox has no rights").Early())
 	return nil
 }
 

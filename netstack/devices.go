@@ -85,7 +85,7 @@ func (c *cable) plug(w *wire) error {
 	if err := owner.In(w.owner.Net, func() error { return deaf(c.made) }); err != nil {
 		return err
 	}
-	if err := c.Bandwidth.limit(w.host, link); err != nil {
+	if err := c.Bandwidth.limit(w.host.Handle, link); err != nil {
 		return err
 	}
 	if err := c.end.configure(w.host, addresses{}); err != nil {
@@ -108,7 +108,7 @@ func newVeth(name string, c Card, t target) *netlink.Veth {
 
 func (c *cable) unplug(w *wire) (err error) {
 	if c.made != "" {
-		err = removeCable(w.host, c.made)
+		err = removeCable(w.host.Handle, c.made)
 		c.made = ""
 	}
 	return err
@@ -221,7 +221,7 @@ type offspring struct {
 }
 
 func (o *offspring) prepare(w *wire) error {
-	parent, err := find(w.host, o.parent)
+	parent, err := find(w.host.Handle, o.parent)
 	if err != nil {
 		return err
 	}

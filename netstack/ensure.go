@@ -3,6 +3,7 @@
 package netstack
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -49,17 +50,21 @@ func (b *Bridge) alone(f func(*owner.Owner) error) error {
 }
 
 // ensure gives the bridge, complete.
-func (b Bridge) ensure(o *owner.Owner) (netlink.Link, error) {
-	link, err := o.Handle.LinkByName(b.Name)
-	if err == nil && b.lacks(o, link) == nil {
-		return link, nil
+func (b Bridge) ensure(o *owner.Owner) (facts, error) {
+	s := speakerOf(o)
+	found, err := s.look(b.Name)
+	if err == nil && b.lacks(o, found) == nil {
+		return found, nil
 	}
 	unlock, err := lockBridge(o, b.Name)
 	if err != nil {
-		return nil, err
+		return facts{}, err
 	}
 	defer unlock()
-	return b.make(o)
+	if err := b.make(o); err != nil {
+		return facts{}, err
+	}
+	return s.look(b.Name)
 }
 
 // lockBridge keeps other processes from making, completing or removing the same bridge.
@@ -86,37 +91,40 @@ func lockBridge(o *owner.Owner, name string) (func(), error) {
 }
 
 // make makes what is missing of the bridge. It is set up last, so one that is up is whole but for addresses.
-func (b Bridge) make(o *owner.Owner) (netlink.Link, error) {
+func (b Bridge) make(o *owner.Owner) error {
 	h := o.Handle
 	link, err := find(h, b.Name)
 	if errors.Is(err, syscall.ENODEV) {
 		link, err = b.add(o)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := b.finish(h, link); err != nil {
-		return nil, err
+	if err := b.finish(speakerOf(o), link); err != nil {
+		return err
 	}
 	if err := owner.In(o.Net, func() error { return b.tame(link.Attrs().Index) }); err != nil {
-		return nil, err
+		return err
 	}
 	if err := b.addAddresses(o, link); err != nil {
-		return nil, err
+		return err
 	}
-	return link, failed(h.LinkSetUp(link), "set up", b.Name)
+	return failed(h.LinkSetUp(link), "set up", b.Name)
 }
 
 // finish sets the MTU of a bridge that has just been made, or was left so by a process that was killed: it is not up yet. An MTU that comes with the request that makes the
 // bridge would be forgotten as ports come and go.
-func (b Bridge) finish(h *netlink.Handle, link netlink.Link) error {
+func (b Bridge) finish(s speaker, link netlink.Link) error {
 	if link.Attrs().Flags&unix.IFF_UP == 0 && b.MTU != 0 {
-		if err := h.LinkSetMTU(link, b.MTU); err != nil {
+		if err := s.LinkSetMTU(link, b.MTU); err != nil {
 			return failed(err, fmt.Sprintf("set mtu %d of", b.MTU), b.Name)
 		}
-		link.Attrs().MTU = b.MTU
 	}
-	return b.matches(link)
+	found, err := s.look(b.Name)
+	if err != nil {
+		return err
+	}
+	return b.matches(found)
 }
 
 // add makes the bridge, with a hardware address of its own: without, a bridge takes that of one of its ports and changes it as sandboxes come and go.
@@ -162,17 +170,16 @@ func setSTP(index int) error {
 }
 
 // matches compares what was there already with what is wanted.
-func (b Bridge) matches(link netlink.Link) error {
-	found, ok := link.(*netlink.Bridge)
+func (b Bridge) matches(found facts) error {
 	differs := ""
 	switch {
-	case !ok:
-		differs = "it is a " + link.Type()
-	case b.MTU != 0 && found.MTU != b.MTU:
-		differs = fmt.Sprintf("its MTU is %d, not %d", found.MTU, b.MTU)
-	case b.Card.MTU > found.MTU:
-		differs = fmt.Sprintf("it drops what is larger than its MTU of %d", found.MTU)
-	case b.VLANFiltering && (found.VlanFiltering == nil || !*found.VlanFiltering):
+	case found.kind != "bridge":
+		differs = "it is a " + cmp.Or(found.kind, "device")
+	case b.MTU != 0 && found.mtu != b.MTU:
+		differs = fmt.Sprintf("its MTU is %d, not %d", found.mtu, b.MTU)
+	case b.Card.MTU > found.mtu:
+		differs = fmt.Sprintf("it drops what is larger than its MTU of %d", found.mtu)
+	case b.VLANFiltering && !found.vlans:
 		differs = "it does not filter VLANs"
 	}
 	if differs == "" {
@@ -182,16 +189,16 @@ func (b Bridge) matches(link netlink.Link) error {
 }
 
 // lacks reports, as an error, what the bridge lacks.
-func (b Bridge) lacks(o *owner.Owner, link netlink.Link) error {
-	if err := b.matches(link); err != nil {
+func (b Bridge) lacks(o *owner.Owner, found facts) error {
+	if err := b.matches(found); err != nil {
 		return err
 	}
-	if link.Attrs().Flags&unix.IFF_UP == 0 {
+	if !found.up {
 		return syscall.ENETDOWN
 	}
 	// The kernel has no list of one device's addresses but goes through all devices for it, so a process looks once while it has sandboxes: who takes an address off a bridge that is in use means to.
-	_, err := o.Keep(wholeKey{link.Attrs().Index, fmt.Sprint(b.gateways())}, func() (io.Closer, error) {
-		missing, err := b.missing(o.Handle, link)
+	_, err := o.Keep(wholeKey{found.index, fmt.Sprint(b.gateways())}, func() (io.Closer, error) {
+		missing, err := b.missing(o.Handle, &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: b.Name, Index: found.index}})
 		if err == nil && len(missing) > 0 {
 			err = syscall.EADDRNOTAVAIL
 		}
@@ -286,7 +293,7 @@ func (b Bridge) addAddresses(o *owner.Owner, link netlink.Link) error {
 	if err := addAddresses(o.Handle, link, missing); err != nil {
 		return err
 	}
-	return target{ns: o.Net}.with(func(h *netlink.Handle) error { return reachable(h, missing) })
+	return reachable(speakerOf(o), b.Name, missing)
 }
 
 // unused refuses subnets in which the host has an address already: what is sent there would go astray.

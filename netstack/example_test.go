@@ -22,9 +22,9 @@ func ExampleBridge() {
 	// Output:
 	// open netlink
 	// keep account of "eth0"
-	// bridge "caisson0" with addresses of 10.77.0.0/16, fd77:ca15:50::/64; veth "cs*", "eth0" inside; its own addresses only; masquerade; publish 80 as 8080
 	// $0 = socket(AF_UNIX, SOCK_DGRAM|SOCK_CLOEXEC, 0)
 	// ioctl($0, SIOCSIFFLAGS, {"lo", IFF_UP})
+	// bridge "caisson0" with addresses of 10.77.0.0/16, fd77:ca15:50::/64; veth "cs*", "eth0" inside; its own addresses only; masquerade; publish 80 as 8080
 	// close netlink
 }
 

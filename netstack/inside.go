@@ -9,7 +9,6 @@ import (
 	"os"
 	"runtime"
 	"syscall"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -42,10 +41,12 @@ func (t target) setns() error {
 	return os.NewSyscallError("setns", unix.Setns(fd, unix.CLONE_NEWNET))
 }
 
-// do runs f on a thread that is in the namespace. A thread that does not find its way back ends.
-func (t target) do(f func() error) error {
-	done := make(chan error)
+// enter runs f on a thread that is in the namespace. It returns what f does, while the thread still does what f has left for it, and finds its way back; wait waits for that. A thread that does not find
+// its way back ends.
+func (t target) enter(f func() (tidy func(), err error)) (wait func(), err error) {
+	done, gone := make(chan error, 1), make(chan struct{})
 	go func() {
+		defer close(gone)
 		runtime.LockOSThread()
 		home, err := os.Open("/proc/thread-self/ns/net")
 		if err != nil {
@@ -59,23 +60,28 @@ func (t target) do(f func() error) error {
 			done <- err
 			return
 		}
-		err = f()
+		tidy, err := f()
+		done <- err
+		if tidy != nil {
+			tidy()
+		}
 		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
 			runtime.UnlockOSThread()
 		}
-		done <- err
 	}()
-	return <-done
+	return func() { <-gone }, <-done
 }
 
-// open gives a handle that speaks to the namespace from any thread: a socket belongs to the namespace in which it was made. The functions are called there before.
-func (t target) open(first ...func() error) (h *netlink.Handle, err error) {
+// do runs f on a thread that is in the namespace.
+func (t target) do(f func() error) error {
+	wait, err := t.enter(func() (func(), error) { return nil, f() })
+	wait()
+	return err
+}
+
+// open gives a handle that speaks to the namespace from any thread: a socket belongs to the namespace in which it was made.
+func (t target) open() (h *netlink.Handle, err error) {
 	err = t.do(func() error {
-		for _, f := range first {
-			if err := f(); err != nil {
-				return err
-			}
-		}
 		h, err = newHandle()
 		return err
 	})
@@ -83,6 +89,24 @@ func (t target) open(first ...func() error) (h *netlink.Handle, err error) {
 		return nil, failed(err, "enter the network", "")
 	}
 	return h, nil
+}
+
+// speak gives a speaker instead, once what is first to be done there is done. The wait is for what that has left to be done, before the sandbox runs.
+func (t target) speak(first func() (tidy func(), err error)) (s speaker, wait func(), err error) {
+	wait, err = t.enter(func() (tidy func(), err error) {
+		if first != nil {
+			if tidy, err = first(); err != nil {
+				return tidy, err
+			}
+		}
+		s, err = newSpeaker()
+		return tidy, err
+	})
+	if err != nil {
+		wait()
+		return speaker{}, nil, failed(err, "enter the network", "")
+	}
+	return s, wait, nil
 }
 
 // newHandle speaks to the network namespace of the calling thread.
@@ -101,42 +125,50 @@ type addresses struct {
 }
 
 // configure makes the card ready for use: when it returns, every address can be used.
-func (c Card) configure(h *netlink.Handle, more addresses) error {
-	link, err := find(h, c.Name)
+func (c Card) configure(s speaker, more addresses) error {
+	link, err := s.look(c.Name)
 	if err != nil {
 		return err
 	}
+	return c.dress(s, link.index, link.mac, more)
+}
+
+// dress does it for a card whose number and hardware address are known.
+func (c Card) dress(s speaker, index int, mac net.HardwareAddr, more addresses) error {
 	own := append(more.own[:len(more.own):len(more.own)], c.Addresses...)
-	if err := quietIPv6(h, link, hasIPv6(own)); err != nil {
-		return err
+	list := []request{setUp(index)}
+	if hasIPv6(own) {
+		list = []request{quiet(index), setUp(index)}
+	} else { // a kernel without IPv6 refuses it
+		s.do(c.Name, quiet(index))
 	}
-	if err := h.LinkSetUp(link); err != nil {
-		return failed(err, "set up", c.Name)
+	for _, a := range withLinkLocal(own, mac) {
+		list = append(list, newAddress(index, a))
 	}
-	if err := addAddresses(h, link, own); err != nil {
-		return err
-	}
-	for _, n := range c.Neighbours {
-		if err := n.add(h, link); err != nil {
+	if len(c.Neighbours) > 0 {
+		if _, err := s.do(c.Name, list...); err != nil {
+			return err
+		}
+		list = nil
+		if err := c.addNeighbours(s.Handle, index); err != nil {
 			return err
 		}
 	}
 	for _, g := range more.gateways {
-		if err := (Route{Via: g}).add(h, link); err != nil {
-			return err
-		}
+		list = append(list, Route{Via: g}.request(index))
 	}
 	for _, r := range c.Routes {
-		if err := r.add(h, link); err != nil {
-			return err
-		}
+		list = append(list, r.request(index))
+	}
+	if _, err := s.do(c.Name, list...); err != nil {
+		return err
 	}
 	for _, r := range c.Rules {
-		if err := r.add(h, c.Name); err != nil {
+		if err := r.add(s.Handle, c.Name); err != nil {
 			return err
 		}
 	}
-	return reachable(h, own)
+	return reachable(s, c.Name, own)
 }
 
 func hasIPv6(all []netip.Prefix) bool {
@@ -159,11 +191,16 @@ func quietIPv6(h *netlink.Handle, link netlink.Link, wanted bool) error {
 	return failed(err, "set addrgenmode none on", link.Attrs().Name)
 }
 
-func addAddresses(h *netlink.Handle, link netlink.Link, all []netip.Prefix) error {
-	if hasIPv6(all) && len(link.Attrs().HardwareAddr) == 6 {
-		all = append(all[:len(all):len(all)], linkLocal(link.Attrs().HardwareAddr))
+// withLinkLocal adds the address by which neighbours are spoken to, if there are others of IPv6.
+func withLinkLocal(all []netip.Prefix, mac net.HardwareAddr) []netip.Prefix {
+	if hasIPv6(all) && len(mac) == 6 {
+		all = append(all[:len(all):len(all)], linkLocal(mac))
 	}
-	for _, a := range all {
+	return all
+}
+
+func addAddresses(h *netlink.Handle, link netlink.Link, all []netip.Prefix) error {
+	for _, a := range withLinkLocal(all, link.Attrs().HardwareAddr) {
 		if err := addAddress(h, link, a); err != nil {
 			return err
 		}
@@ -187,28 +224,14 @@ func addAddress(h *netlink.Handle, link netlink.Link, a netip.Prefix) error {
 	return failed(h.AddrAdd(link, addr), "add address "+a.String()+" to", link.Attrs().Name)
 }
 
-func (n Neighbour) add(h *netlink.Handle, link netlink.Link) error {
-	err := h.NeighSet(&netlink.Neigh{LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: n.Addr.AsSlice(), HardwareAddr: n.MAC})
-	return failed(err, "add neighbour "+n.Addr.String()+" to", link.Attrs().Name)
-}
-
-func (r Route) add(h *netlink.Handle, link netlink.Link) error {
-	route := &netlink.Route{LinkIndex: link.Attrs().Index, Priority: r.Metric, MTU: r.MTU, Table: r.Table, Src: r.Source.AsSlice(), Gw: r.Via.AsSlice()}
-	if r.To.IsValid() {
-		route.Dst = ipNet(r.To)
+func (c Card) addNeighbours(h *netlink.Handle, index int) error {
+	for _, n := range c.Neighbours {
+		err := h.NeighSet(&netlink.Neigh{LinkIndex: index, State: netlink.NUD_PERMANENT, IP: n.Addr.AsSlice(), HardwareAddr: n.MAC})
+		if err != nil {
+			return failed(err, "add neighbour "+n.Addr.String()+" to", c.Name)
+		}
 	}
-	if !r.Via.IsValid() {
-		route.Scope = netlink.SCOPE_LINK
-	}
-	if r.OnLink {
-		route.Flags = int(netlink.FLAG_ONLINK)
-	}
-	err := h.RouteAdd(route)
-	e := failed(err, "add route "+r.text()+" over", link.Attrs().Name)
-	if e, ok := e.(*Error); ok && (err == syscall.ENETUNREACH || err == syscall.EHOSTUNREACH) {
-		e.Hint = "the gateway is in none of the card's networks; OnLink says that it is there all the same"
-	}
-	return e
+	return nil
 }
 
 func (r Route) text() string {
@@ -253,67 +276,6 @@ func find(h *netlink.Handle, name string) (netlink.Link, error) {
 		return nil, failed(err, "find", name)
 	}
 	return link, nil
-}
-
-// settle waits until a device works on which the other end of its cable has just been set up: the kernel notices that somewhat later, and until then drops what is to be sent. It
-// then seems to take a second to find a neighbour. Since Linux 6.8 the kernel does the work as it is asked.
-func settle(h *netlink.Handle, name string) error { return settleWithin(h, name, patience) }
-
-func settleWithin(h *netlink.Handle, name string, most time.Duration) error {
-	return until(most, "wait for "+name, func() (bool, error) {
-		link, err := find(h, name)
-		return err == nil && link.Attrs().OperState == netlink.OperUp, err
-	})
-}
-
-// reachable waits until the kernel listens to who looks for the address. It does not look for duplicates, but joins the group of the address's neighbours in the background all the same; the
-// local route comes last.
-func reachable(h *netlink.Handle, all []netip.Prefix) error {
-	for _, a := range all {
-		if !a.Addr().Is6() || a.Addr().IsLinkLocalUnicast() {
-			continue
-		}
-		err := until(patience, "wait for "+a.String(), func() (bool, error) {
-			routes, err := h.RouteGet(a.Addr().AsSlice())
-			if err == syscall.ENETUNREACH || err == syscall.EHOSTUNREACH {
-				err = nil
-			}
-			return len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL, err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// until asks again and again, at longer and longer intervals.
-func until(most time.Duration, what string, done func() (bool, error)) error {
-	pause := 20 * time.Microsecond
-	for begin := time.Now(); ; pause = min(2*pause, 5*time.Millisecond) {
-		ok, err := done()
-		switch {
-		case err != nil:
-			return failed(err, what, "")
-		case ok:
-			return nil
-		case time.Since(begin) > most:
-			return failed(syscall.ETIMEDOUT, what, "")
-		}
-		time.Sleep(pause)
-	}
-}
-
-const patience = 5 * time.Second
-
-// retried asks again while the answer may be incomplete because something has changed meanwhile. On a host where devices come and go all the time the last answer is an error.
-func retried[T any](dump func() (T, error)) (v T, err error) {
-	for range 32 {
-		if v, err = dump(); err != netlink.ErrDumpInterrupted {
-			return v, err
-		}
-	}
-	return v, fmt.Errorf("%w: %w", err, syscall.EAGAIN)
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

@@ -55,17 +55,17 @@ type guest struct {
 	index  int // inside
 	moved  bool
 
-	home *os.File        // the host's network
-	in   *netlink.Handle // speaks to the sandbox's, and keeps it alive until the device is back
+	home *os.File // the host's network
+	in   speaker  // speaks to the sandbox's, and keeps it alive until the device is back
 }
 
 func (g *guest) prepare(w *wire) error {
-	link, err := find(w.host, g.Device)
+	link, err := find(w.host.Handle, g.Device)
 	if err != nil {
 		return err
 	}
 	g.link, g.before = link, *link.Attrs()
-	g.had, err = addressesOf(w.host, link)
+	g.had, err = addressesOf(w.host.Handle, link)
 	return err
 }
 
@@ -73,19 +73,22 @@ func (g *guest) plug(w *wire) (err error) {
 	if g.home, err = w.home(); err != nil {
 		return err
 	}
-	if g.in, err = w.target.open(); err != nil {
+	in, wait, err := w.target.speak(nil)
+	if err != nil {
 		return err
 	}
-	if err := w.target.take(w.host, g.link); err != nil {
+	wait()
+	g.in = in
+	if err := w.target.take(w.host.Handle, g.link); err != nil {
 		return failed(err, "move into the sandbox", g.Device)
 	}
 	g.moved = true
-	arrived, err := find(g.in, g.Device)
+	arrived, err := find(g.in.Handle, g.Device)
 	if err != nil {
 		return err
 	}
 	g.index = arrived.Attrs().Index
-	if err := g.dress(g.in, g.Device, g.Card); err != nil {
+	if err := g.dress(g.in.Handle, g.Device, g.Card); err != nil {
 		return err
 	}
 	return g.Card.configure(g.in, addresses{})
@@ -123,12 +126,12 @@ func (g *guest) dress(h *netlink.Handle, name string, c Card) error {
 
 // unplug brings the device back. The sandbox may have named it anew, so it is found by its number.
 func (g *guest) unplug(w *wire) (err error) {
-	if g.in == nil {
+	if g.in.Handle == nil {
 		return g.closeHome()
 	}
 	defer func() {
 		g.in.Close()
-		g.in, g.index, g.moved = nil, 0, false
+		g.in, g.index, g.moved = speaker{}, 0, false
 		err = errors.Join(err, g.closeHome())
 	}()
 	link, err := g.away()

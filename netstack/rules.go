@@ -49,7 +49,7 @@ func (b Bridge) checkRules() error {
 
 // rules are the sandbox's part of the firewall.
 func (t *port) rules() firewall.Rules {
-	card := firewall.Card{Name: t.cable, Bridge: t.Name, MAC: t.Card.MAC}
+	card := firewall.Card{Name: t.cable, Bridge: t.Name, MAC: t.Card.MAC, Later: true}
 	for _, a := range t.addresses().own {
 		card.Addrs = append(card.Addrs, a.Addr())
 	}
@@ -79,9 +79,9 @@ func firewallOf(o *owner.Owner, forward bool, backend Backend) (*firewall.Firewa
 	return c.(*firewall.Firewall), nil
 }
 
-// guard puts the rules in force, before the host's end of the cable is up: nothing passes without them.
+// guard puts the rules in force.
 func (t *port) guard(o *owner.Owner) error {
-	if t.Unchecked {
+	if t.Unchecked || t.held != nil {
 		return nil
 	}
 	f, err := firewallOf(o, t.forwards(), t.Backend)

@@ -15,21 +15,30 @@ import (
 // It takes a /proc of its own where it may: in one that all share, the kernel keeps the directories net/ipv6 of all network namespaces that have been looked at under one name, and goes
 // through them one by one. With a thousand sandboxes that took half a millisecond.
 func parameters(device string, settings ...[2]string) error {
+	tidy, err := setParameters(device, settings...)
+	if tidy != nil {
+		tidy()
+	}
+	return err
+}
+
+// setParameters is parameters, and leaves to be done what need not be done at once: the kernel takes a mount apart when nobody can be looking at it any longer.
+func setParameters(device string, settings ...[2]string) (tidy func(), err error) {
 	proc, err := procfs.Open()
 	if err != nil {
-		return failed(err, "open /proc for sysctls of", device)
+		return nil, failed(err, "open /proc for sysctls of", device)
 	}
-	defer proc.Close()
+	tidy = func() { proc.Close() }
 	for _, s := range settings {
 		err := setParameter(proc, "sys/net/"+s[0], s[1])
 		if errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(s[0], "ipv6/") {
 			continue
 		}
 		if err != nil {
-			return failed(err, "set sysctl net/"+s[0]+" of", device)
+			return tidy, failed(err, "set sysctl net/"+s[0]+" of", device)
 		}
 	}
-	return nil
+	return tidy, nil
 }
 
 // setParameter writes one. Where a security module judges by the path, it may refuse what has none, and allow the same in /proc.
@@ -48,14 +57,14 @@ func setParameter(proc *procfs.FS, name, value string) error {
 
 // believeNobody has the devices that are made in the thread's network namespace from now on not ask for routers, and not believe those who say that they are one: the sandbox's routes are those of its
 // parts. Where hundreds are on one bridge, each question would also go to all of them.
-func believeNobody() error {
-	return parameters("sandbox", [2]string{"ipv6/conf/default/accept_ra", "0"})
+func believeNobody() (tidy func(), err error) {
+	return setParameters("sandbox", [2]string{"ipv6/conf/default/accept_ra", "0"})
 }
 
 // sayOnce is believeNobody for a sandbox on bridges only. Each card tells all others which groups it listens to, and once more within a second, and again for each of its addresses (RFC 3810, 6.1: in case that it was lost on
 // the way). On a cable to a bridge nothing is lost, and of a thousand cards each would hear it a thousand times.
-func sayOnce() error {
-	return parameters("sandbox", [2]string{"ipv6/conf/default/accept_ra", "0"}, [2]string{"ipv6/conf/default/mldv2_unsolicited_report_interval", "600000"})
+func sayOnce() (tidy func(), err error) {
+	return setParameters("sandbox", [2]string{"ipv6/conf/default/accept_ra", "0"}, [2]string{"ipv6/conf/default/mldv2_unsolicited_report_interval", "600000"})
 }
 
 // deaf makes a device of the host's side ignore router advertisements and redirects.

@@ -117,7 +117,7 @@ func (t *tap) dress(w *wire) error {
 	if err != nil {
 		return err
 	}
-	link, err := find(in, t.Card.Name)
+	link, err := find(in.Handle, t.Card.Name)
 	if err != nil {
 		return err
 	}

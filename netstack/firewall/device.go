@@ -42,7 +42,7 @@ func (f *Firewall) device(name string) (netlink.Link, error) {
 // comes back: see the set echo.
 func (f *Firewall) allowHairpin(r Rules) error {
 	for _, c := range r.Cards {
-		if c.Bridge == "" {
+		if c.Bridge == "" || c.Later {
 			continue
 		}
 		l, err := f.device(c.Name)

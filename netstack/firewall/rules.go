@@ -49,6 +49,10 @@ type Card struct {
 	// one of the card's. Nil: any MAC, which on a bridge lets the sandbox take frames that are meant for its neighbours. Only for cards with a Bridge.
 	MAC net.HardwareAddr
 
+	// Later says that the interface may not be there yet when the rules are added. Who makes it sets the port's hairpin mode (IFLA_BRPORT_MODE of ip-link(8)) before it is up, which else is done here: without, what a
+	// sandbox sends to a port that it has itself published does not come back to it where br_netfilter is in force.
+	Later bool
+
 	// Addrs are the addresses of the sandbox's end. Packets with other sources are dropped. No two sandboxes have the same.
 	Addrs []netip.Addr
 }

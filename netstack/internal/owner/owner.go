@@ -24,6 +24,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/netstack/internal/batch"
 )
 
 // Prefix begins the names of all devices on the host's side.
@@ -37,6 +39,7 @@ type Owner struct {
 	ID     string
 	Dir    string          // of the namespace: locks of owners are in Dir/owners
 	Handle *netlink.Handle // speaks to the namespace
+	Batch  *batch.Conn     // does, too
 	Net    *os.File        // the namespace
 
 	key   key
@@ -96,9 +99,15 @@ func enter(k key, ns *os.File) (*Owner, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket(AF_NETLINK)", err)
 	}
-	o := &Owner{key: k, Handle: h, Net: ns, users: 1, Dir: filepath.Join(k.state, netName(k))}
+	b, err := batch.Open(unix.NETLINK_ROUTE)
+	if err != nil {
+		h.Close()
+		return nil, err
+	}
+	o := &Owner{key: k, Handle: h, Batch: b, Net: ns, users: 1, Dir: filepath.Join(k.state, netName(k))}
 	if err := o.makeLock(); err != nil {
 		h.Close()
+		b.Close()
 		return nil, err
 	}
 	return o, nil
@@ -186,6 +195,7 @@ func (o *Owner) Leave() error {
 	}
 	o.lock.Close()
 	o.Handle.Close()
+	o.Batch.Close()
 	o.Net.Close()
 	return err
 }
