@@ -100,7 +100,7 @@ func TestStorageDriver(t *testing.T) {
 			t.Error("left behind: ", left)
 		}
 	}
-	try(t, "--storage-driver", "zfs", "--layer", "/", "true").fails(t, 125, "none of auto")
+	try(t, "--storage-driver", "zfs2", "--layer", "/", "true").fails(t, 125, "none of auto")
 	try(t, "--storage-driver", "vfs", "true").fails(t, 125, "--storage-driver goes with")
 }
 

@@ -15,8 +15,8 @@ File system
                                working directory are the default
       --entrypoint PROGRAM     instead of the image's
       --commit DIR             what the command has written becomes a layer, which must not exist
-      --storage-driver NAME    how layers are put together: overlay2 (default), fuse-overlayfs, btrfs, vfs (copies),
-                               or auto for the first of these that works
+      --storage-driver NAME    how layers are put together: overlay2 (default), fuse-overlayfs, btrfs, zfs,
+                               vfs (copies), or auto for the first of these that works
       --read-only              make the root directory read-only; volumes and tmpfs stay writable
   -v, --volume SRC:DST[:OPTIONS]
                                show a file or directory of the host in the sandbox; SRC must exist. In the host's
