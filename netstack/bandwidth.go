@@ -3,43 +3,83 @@
 package netstack
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// Bandwidth limits what passes a sandbox's cable to the host, at the host's end, where the sandbox cannot change it. The zero value limits nothing.
+// Bandwidth limits what passes a sandbox's cable to the host, at the host's end, where the sandbox cannot change it, and delays it. The zero value does nothing.
 type Bandwidth struct {
 	Receive Rate // to the sandbox (tc-tbf(8)); needs sch_tbf in the kernel
 	Send    Rate // from the sandbox; needs sch_tbf, sch_ingress, cls_u32, act_mirred and ifb in the kernel
+
+	ReceiveDelay Delay // of what the sandbox receives (tc-netem(8)), before Receive counts it; needs sch_netem
+	SendDelay    Delay // of what it sends; needs sch_netem, and what Send needs but sch_tbf
 }
 
-// Rate is how much may pass. What comes too fast waits for up to 50 milliseconds, or for as long as 128 KiB take if that is longer, and is then dropped.
+// Rate is how much may pass.
 type Rate struct {
 	// Bytes per second, headers of Ethernet included, 1000 to 2^32-1. 0 leaves alone what there is, and [NoLimit] removes a limit.
 	Bytes int64
 
 	// Burst is how many bytes may pass at once after a pause. 0 is what passes in 20 milliseconds, at least 16 KiB.
 	Burst int64
+
+	// Latency is how long what comes too fast may wait; what would wait longer is dropped. 0 is 50 milliseconds, or as long as 128 KiB take if that is longer.
+	Latency time.Duration
 }
 
-// NoLimit as [Rate.Bytes] removes a limit.
+// Delay is what a long or a bad line does to packets. The zero value leaves alone what there is, and [NoLimit] as Time removes a delay. At most 20,000 packets wait, and no more than fill a line of 125 million bytes a second
+// (but 1,000 always); further ones are dropped. With a [Rate] of a small Burst, kernels before 6.13 need the correction that the stable ones got in December 2024 ("netem: account for backlog updates from child qdisc"): else
+// nothing passes after a while.
+type Delay struct {
+	Time   time.Duration // by which each packet is held up, at most a minute
+	Jitter time.Duration // by how much Time varies at most, up or down; packets overtake one another then
+	Loss   float64       // the share of packets that are dropped, 0 to 1
+}
+
+// NoLimit as [Rate.Bytes] removes a limit, and as [Delay.Time] a delay.
 const NoLimit = -1
 
 func (b Bandwidth) check() error {
-	for _, r := range []Rate{b.Receive, b.Send} {
-		if r.Bytes != 0 && r.Bytes != NoLimit && (r.Bytes < 1000 || r.Bytes > math.MaxUint32) {
-			return &ValueError{"Bytes", strconv.FormatInt(r.Bytes, 10), "not between 1000 and 2^32-1 bytes per second"}
+	for _, err := range []error{b.Receive.check(), b.Send.check(), b.ReceiveDelay.check(), b.SendDelay.check()} {
+		if err != nil {
+			return err
 		}
-		if r.Burst < 0 || r.Burst > math.MaxInt32 || r.Burst != 0 && r.Burst < 2000 {
-			return &ValueError{"Burst", strconv.FormatInt(r.Burst, 10), "not between 2000 and 2^31-1 bytes"}
-		}
+	}
+	return nil
+}
+
+func (r Rate) check() error {
+	switch {
+	case r.Bytes != 0 && r.Bytes != NoLimit && (r.Bytes < 1000 || r.Bytes > math.MaxUint32):
+		return &ValueError{"Bytes", strconv.FormatInt(r.Bytes, 10), "not between 1000 and 2^32-1 bytes per second"}
+	case r.Burst < 0 || r.Burst > math.MaxInt32 || r.Burst != 0 && r.Burst < 2000:
+		return &ValueError{"Burst", strconv.FormatInt(r.Burst, 10), "not between 2000 and 2^31-1 bytes"}
+	case r.Bytes <= 0 && (r.Burst != 0 || r.Latency != 0):
+		return &ValueError{"Bytes", strconv.FormatInt(r.Bytes, 10), "Burst and Latency are of a limit in bytes per second"}
+	case r.Latency < 0 || r.Latency.Seconds()*float64(r.Bytes) > math.MaxInt32:
+		return &ValueError{"Latency", r.Latency.String(), "negative, or more than 2^31-1 bytes would wait"}
+	}
+	return nil
+}
+
+func (d Delay) check() error {
+	switch {
+	case d.Time == NoLimit && (d.Jitter != 0 || d.Loss != 0):
+		return &ValueError{"Time", "NoLimit", "Jitter and Loss are of a delay"}
+	case d.Time != NoLimit && (d.Time < 0 || d.Time > time.Minute):
+		return &ValueError{"Time", d.Time.String(), "not between 0 and a minute"}
+	case d.Jitter < 0 || d.Jitter > max(d.Time, 0):
+		return &ValueError{"Jitter", d.Jitter.String(), "negative, or more than Time"}
+	case !(d.Loss >= 0 && d.Loss <= 1):
+		return &ValueError{"Loss", strconv.FormatFloat(d.Loss, 'g', -1, 64), "not between 0 and 1"}
 	}
 	return nil
 }
@@ -58,79 +98,75 @@ func (b Bandwidth) Set(pid int) error {
 	if err != nil {
 		return err
 	}
-	if len(cables) == 0 {
-		return &Error{Op: fmt.Sprintf("limit the bandwidth of process %d", pid), Err: &reason{"it has no cable to this network", syscall.ENODEV}}
-	}
 	for _, c := range cables {
-		err = errors.Join(err, b.limit(host, c))
+		err = errors.Join(err, b.limit(host, c.host, false))
 	}
 	return err
 }
 
-// cablesOf finds the host's ends of a sandbox's cables: each end names the other by its number.
-func cablesOf(host *netlink.Handle, pid int) (ends []netlink.Link, err error) {
+// cablePair is one between the caller's network and a sandbox's.
+type cablePair struct {
+	host netlink.Link
+	card string // the end inside
+}
+
+// cablesOf finds a sandbox's cables: each end names the other by its number.
+func cablesOf(host *netlink.Handle, pid int) (all []cablePair, err error) {
 	err = target{pid: pid}.with(func(in *netlink.Handle) error {
-		all, err := retried(in.LinkList)
+		links, err := retried(in.LinkList)
 		if err != nil {
 			return failed(err, "list devices", "")
 		}
-		for _, l := range all {
+		for _, l := range links {
 			if l.Type() != "veth" {
 				continue
 			}
 			end, err := host.LinkByIndex(l.Attrs().ParentIndex)
 			if err == nil && end.Type() == "veth" && end.Attrs().ParentIndex == l.Attrs().Index {
-				ends = append(ends, end)
+				all = append(all, cablePair{end, l.Attrs().Name})
 			}
 		}
 		return nil
 	})
-	return ends, err
+	if err == nil && len(all) == 0 {
+		err = &Error{Op: fmt.Sprintf("look for the cables of process %d", pid), Err: &reason{"it has no cable to this network", syscall.ENODEV}}
+	}
+	return all, err
 }
 
-// limit sets the limits of one cable.
-func (b Bandwidth) limit(h *netlink.Handle, cable netlink.Link) error {
-	if err := b.Receive.shape(h, cable); err != nil {
+// limit sets the limits of one cable, whose host's end is fresh if it has none yet.
+func (b Bandwidth) limit(h *netlink.Handle, cable netlink.Link, fresh bool) error {
+	if err := (flow{b.Receive, b.ReceiveDelay}).shape(h, cable, fresh); err != nil {
 		return err
 	}
-	switch b.Send.Bytes {
-	case 0:
-		return nil
-	case NoLimit:
-		return b.Send.free(h, cable)
-	}
-	detour, err := redirected(h, cable)
-	if err != nil {
-		return err
-	}
-	return b.Send.shape(h, detour)
+	return flow{b.Send, b.SendDelay}.shapeSent(h, cable)
 }
 
-// shape limits what leaves by a device.
-func (r Rate) shape(h *netlink.Handle, link netlink.Link) error {
-	attrs := netlink.QdiscAttrs{LinkIndex: link.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT}
-	if r.Bytes == 0 {
+// shapeSent limits what comes from a cable: on the device by which it goes then. Only what leaves a device can wait.
+func (f flow) shapeSent(h *netlink.Handle, cable netlink.Link) error {
+	if f == (flow{}) {
 		return nil
 	}
-	if r.Bytes == NoLimit {
-		err := h.QdiscDel(&netlink.Tbf{QdiscAttrs: attrs})
-		if err == syscall.ENOENT || err == syscall.EINVAL { // there is none
-			return nil
+	detour, err := find(h, detourName(cable.Attrs().Name))
+	fresh := err != nil
+	if fresh && f.onlyRemoves() {
+		return nil
+	}
+	if fresh {
+		if detour, err = redirected(h, cable); err != nil {
+			return err
 		}
-		return failed(err, "remove the limit of", link.Attrs().Name)
 	}
-	burst := cmp.Or(r.Burst, max(r.Bytes/50, 16<<10))
-	q := &netlink.Tbf{QdiscAttrs: attrs, Rate: uint64(r.Bytes), Buffer: netlink.Xmittime(uint64(r.Bytes), uint32(burst)),
-		Limit: uint32(min(burst+max(r.Bytes/20, 128<<10), math.MaxUint32))}
-	return without(h.QdiscReplace(q), fmt.Sprintf("limit to %d bytes per second", r.Bytes), link, "sch_tbf")
+	left, err := f.reshape(h, detour, fresh)
+	if err == nil && left.none() || err != nil && fresh {
+		err = errors.Join(err, free(h, cable))
+	}
+	return err
 }
 
-// redirected gives the device by which everything goes that comes from the cable. Only what leaves a device can wait.
+// redirected makes the device by which everything goes that comes from the cable.
 func redirected(h *netlink.Handle, cable netlink.Link) (netlink.Link, error) {
 	name := detourName(cable.Attrs().Name)
-	if link, err := find(h, name); err == nil {
-		return link, nil
-	}
 	ifb := &netlink.Ifb{LinkAttrs: netlink.NewLinkAttrs()}
 	ifb.Name, ifb.Flags = name, 0
 	if err := h.LinkAdd(ifb); err != nil {
@@ -157,8 +193,8 @@ func redirected(h *netlink.Handle, cable netlink.Link) (netlink.Link, error) {
 	return ifb, nil
 }
 
-// free removes the limit of what comes from the cable.
-func (r Rate) free(h *netlink.Handle, cable netlink.Link) error {
+// free removes the detour of what comes from the cable, with its limits.
+func free(h *netlink.Handle, cable netlink.Link) error {
 	in := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: cable.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS}}
 	if err := h.QdiscDel(in); err != nil && err != syscall.ENOENT && err != syscall.EINVAL {
 		return failed(err, "remove the limit of", cable.Attrs().Name)

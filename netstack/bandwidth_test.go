@@ -3,8 +3,10 @@ package netstack_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,7 +19,7 @@ import (
 	"github.com/caisson-dev/caisson/plan"
 )
 
-// source sends bytes to who connects.
+// source sends bytes to who connects; who connects to the port after it is told a word.
 func source(args []string) error {
 	n, err := strconv.Atoi(args[1])
 	if err != nil {
@@ -27,6 +29,11 @@ func source(args []string) error {
 	if err != nil {
 		return err
 	}
+	next, err := net.Listen("tcp", fmt.Sprint(":", l.Addr().(*net.TCPAddr).Port+1))
+	if err != nil {
+		return err
+	}
+	go serve(next, "here")
 	fmt.Println("ready")
 	for {
 		c, err := l.Accept()
@@ -106,8 +113,141 @@ func TestBandwidth(t *testing.T) {
 }
 
 func TestBandwidthValues(t *testing.T) {
-	for _, r := range []netstack.Rate{{Bytes: 999}, {Bytes: 1 << 32}, {Bytes: -2}, {Burst: 1999}, {Burst: -1}, {Burst: 1 << 31}} {
-		require.ErrorIs(t, netstack.Bandwidth{Receive: r}.Set(1), syscall.EINVAL)
+	for _, r := range []netstack.Rate{{Bytes: 999}, {Bytes: 1 << 32}, {Bytes: -2}, {Bytes: 1000, Burst: 1999}, {Bytes: 1000, Burst: -1}, {Bytes: 1000, Burst: 1 << 31}, {Burst: 2000}, {Bytes: netstack.NoLimit, Burst: 2000},
+		{Latency: 1}, {Bytes: 1000, Latency: -1}, {Bytes: 1 << 31, Latency: 2 * time.Second}} {
+		require.ErrorIs(t, netstack.Bandwidth{Receive: r}.Set(1), syscall.EINVAL, "%+v", r)
 		require.ErrorIs(t, netstack.Bridge{Bandwidth: netstack.Bandwidth{Send: r}}.Create(), syscall.EINVAL)
 	}
+	for _, d := range []netstack.Delay{{Time: -2}, {Time: time.Hour}, {Time: 5, Jitter: 6}, {Jitter: 1}, {Loss: -0.1}, {Loss: 1.1}, {Loss: math.NaN()}, {Time: netstack.NoLimit, Loss: 1}, {Time: netstack.NoLimit, Jitter: 1}} {
+		require.ErrorIs(t, netstack.Bandwidth{ReceiveDelay: d}.Set(1), syscall.EINVAL, "%+v", d)
+		require.ErrorIs(t, netstack.Bridge{Bandwidth: netstack.Bandwidth{SendDelay: d}}.Create(), syscall.EINVAL)
+	}
+}
+
+// flood sends n packets of 1000 bytes at once, and says when.
+func flood(args []string) error {
+	n, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	c, err := net.Dial("udp", args[0])
+	if err != nil {
+		return err
+	}
+	for range n {
+		c.Write(make([]byte, 1000)) // what is refused by a neighbour's ICMP has arrived
+	}
+	fmt.Println("ready")
+	time.Sleep(time.Minute)
+	return nil
+}
+
+// TestLatency: of what comes at once, as much waits as may wait for so long, and the rest is dropped and counted.
+func TestLatency(t *testing.T) {
+	host(t, func(h *world) {
+		b := netstack.Bridge{State: h.state}
+		slow := b
+		slow.Bandwidth.Receive = netstack.Rate{Bytes: 10_000, Burst: 2000, Latency: time.Second}
+		server := h.start("wait", nil, slow)
+		h.start("flood", []string{"10.77.0.2:9", "100"}, b)
+		q, err := netstack.Queues(server.p.PID)
+		require.NoError(t, err)
+		require.Len(t, q, 1)
+		require.Equal(t, "eth0", q[0].Card)
+		require.Zero(t, q[0].Send)
+		got := q[0].Receive
+		require.GreaterOrEqual(t, got.Dropped, uint64(60), "%+v: a second is 10,000 bytes, and 2,000 pass at once", got)
+		require.NotZero(t, got.Packets)
+		if os.Getenv("CAISSON_SLOW") == "" {
+			require.InDelta(t, 12_000, got.Waiting, 3000, "%+v", got)
+		}
+		require.NoError(t, netstack.Bandwidth{Receive: netstack.Rate{Bytes: netstack.NoLimit}}.Set(server.p.PID))
+		q, err = netstack.Queues(server.p.PID)
+		require.NoError(t, err)
+		require.Zero(t, q[0].Receive)
+		_, err = netstack.Queues(os.Getpid())
+		require.ErrorIs(t, err, syscall.ENODEV)
+	})
+}
+
+// rtt prints how many microseconds the quickest of five connections took to be answered.
+func rtt(args []string) error {
+	best := dialTime
+	for range 5 {
+		begin := time.Now()
+		c, err := net.DialTimeout("tcp", args[0], dialTime)
+		if err != nil {
+			return err
+		}
+		best = min(best, time.Since(begin))
+		c.Close()
+	}
+	fmt.Println(best.Microseconds())
+	return nil
+}
+
+// TestDelay: no answer is quicker than the delays of both directions, whatever else is set, and while it runs they change. A kernel without netem says so, and nothing is half set.
+func TestDelay(t *testing.T) {
+	const ms = time.Millisecond
+	const rate = 4_000_000
+	host(t, func(h *world) {
+		b := netstack.Bridge{State: h.state}
+		server := h.start("source", []string{":80", "1000000"}, b)
+		set := func(b netstack.Bandwidth) {
+			t.Helper()
+			require.NoError(t, b.Set(server.p.PID))
+		}
+		trip := func() time.Duration {
+			t.Helper()
+			var us int
+			text := h.run("rtt", []string{"10.77.0.2:81"}, b)
+			_, err := fmt.Sscan(text, &us)
+			require.NoError(t, err, text)
+			return time.Duration(us) * time.Microsecond
+		}
+		set(netstack.Bandwidth{Receive: netstack.Rate{Bytes: 10 * rate}})
+		err := netstack.Bandwidth{ReceiveDelay: netstack.Delay{Time: 50 * ms}}.Set(server.p.PID)
+		if errors.Is(err, errors.ErrUnsupported) {
+			require.ErrorContains(t, err, "sch_netem")
+			out, _ := exec.Command("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms").CombinedOutput()
+			require.NotEmpty(t, out, "the kernel can")
+			for _, bad := range []netstack.Bandwidth{{SendDelay: netstack.Delay{Loss: 0.5}}, {Receive: netstack.Rate{Bytes: rate}, ReceiveDelay: netstack.Delay{Time: ms}}} {
+				_, err = h.try("look", nil, netstack.Bridge{State: h.state, Bandwidth: bad})
+				require.ErrorIs(t, err, errors.ErrUnsupported)
+			}
+			require.Len(t, h.devices(), 2)
+			trip()
+			q, err := netstack.Queues(server.p.PID)
+			require.NoError(t, err)
+			require.NotZero(t, q[0].Receive, "the limit is there")
+			t.Skipf("the kernel has no netem: %s", out)
+		}
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, trip(), 50*ms)
+		set(netstack.Bandwidth{SendDelay: netstack.Delay{Time: 30 * ms}})
+		require.GreaterOrEqual(t, trip(), 80*ms)
+		set(netstack.Bandwidth{ReceiveDelay: netstack.Delay{Time: 10 * ms, Jitter: 5 * ms}, Send: netstack.Rate{Bytes: rate}})
+		require.GreaterOrEqual(t, trip(), 35*ms)
+		about(t, rate*1448/1514, took(h, b))
+		q, err := netstack.Queues(server.p.PID)
+		require.NoError(t, err)
+		require.Greater(t, q[0].Send.Bytes, uint64(1_000_000), "%+v", q)
+		set(netstack.Bandwidth{SendDelay: netstack.Delay{Time: netstack.NoLimit}})
+		about(t, rate*1448/1514, took(h, b)) // the limit has stayed
+		set(netstack.Bandwidth{ReceiveDelay: netstack.Delay{Loss: 1}})
+		require.Contains(t, h.run("dial", []string{"10.77.0.2:80", "200ms"}, b), "error")
+		q, err = netstack.Queues(server.p.PID)
+		require.NoError(t, err)
+		require.NotZero(t, q[0].Receive.Dropped, "%+v", q)
+		all := netstack.Rate{Bytes: netstack.NoLimit}
+		set(netstack.Bandwidth{Receive: all, Send: all, ReceiveDelay: netstack.Delay{Time: netstack.NoLimit}, SendDelay: netstack.Delay{Time: netstack.NoLimit}})
+		require.NotContains(t, strings.Join(h.devices(), " "), "+")
+		require.Less(t, trip(), 50*ms)
+		// From the start on, and with a limit.
+		both := b
+		both.Bandwidth = netstack.Bandwidth{Receive: netstack.Rate{Bytes: rate, Burst: 5000}, ReceiveDelay: netstack.Delay{Time: 20 * ms}, SendDelay: netstack.Delay{Time: 20 * ms}}
+		b = both
+		require.GreaterOrEqual(t, trip(), 40*ms)
+		about(t, rate*1448/1514, took(h, b))
+	})
 }

@@ -85,7 +85,7 @@ func (c *cable) plug(w *wire) error {
 	if err := owner.In(w.owner.Net, func() error { return deaf(c.made) }); err != nil {
 		return err
 	}
-	if err := c.Bandwidth.limit(w.host.Handle, link); err != nil {
+	if err := c.Bandwidth.limit(w.host.Handle, link, true); err != nil {
 		return err
 	}
 	if err := c.end.configure(w.host, addresses{}); err != nil {

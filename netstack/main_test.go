@@ -75,6 +75,10 @@ func inside(what string, args []string) error {
 		return say(c)
 	case "source":
 		return source(args)
+	case "flood":
+		return flood(args)
+	case "rtt":
+		return rtt(args)
 	case "drain":
 		return drain(args)
 	case "read": // says what is in files

@@ -116,7 +116,7 @@ func (t *port) join(s speaker, link netlink.Link) error {
 			return failed(err, fmt.Sprintf("set VLAN %d of", t.VLAN), t.cable)
 		}
 	}
-	if err := t.Bandwidth.limit(s.Handle, link); err != nil {
+	if err := t.Bandwidth.limit(s.Handle, link, true); err != nil {
 		return err
 	}
 	_, err := s.do(t.cable, append(t.manners(index), setUp(index))...)
