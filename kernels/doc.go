@@ -11,6 +11,7 @@
 //	6.1-apparmor    Debian 12's kernel; AppArmor and Landlock, the older fallbacks
 //	6.12-apparmor   a newer one
 //	6.1-selinux     SELinux enforces a small policy that has container_t, instead of AppArmor
+//	6.1-zfs         Debian 12's kernel with zfs: what overlay/driver does with it
 //	6.12-systemd    systemd is process 1, as on most hosts: what cgroups asks it for
 //	arm64           Debian 12's kernel and a small user land for arm64
 //

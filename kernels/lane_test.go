@@ -41,6 +41,7 @@ func machines() []machine {
 		{name: "6.12-apparmor", kernel: "6.12", release: "6.12.", lsm: "apparmor"},
 		{name: "6.1-selinux", kernel: "6.1", release: "6.1.", lsm: "selinux", only: labelled},
 		{name: "6.1-neither", kernel: "6.1", release: "6.1.", append: "lsm=landlock,lockdown,yama,bpf", only: []string{"lsm", "examples/escape"}},
+		{name: "6.1-zfs", kernel: "zfs", release: "6.1.", lsm: "apparmor", only: []string{"overlay/driver"}, tests: "Zfs"},
 		{name: "6.12-systemd", kernel: "6.12", release: "6.12.", lsm: "apparmor", only: []string{"cgroups"}, tests: "^TestBooted", systemd: true},
 		{name: "arm64", kernel: "arm64", release: "6.1.", lsm: "apparmor", only: assembly},
 	}

@@ -8,6 +8,7 @@
 # and beside them
 #
 #	systemd  a small amd64 user land whose process 1 is Debian's systemd
+#	zfs      6.1 once more, with zfs: Debian gives its source, in contrib, from which the modules are built here
 #
 # They go to $CAISSON_KERNELS_DIR, by default ~/.cache/caisson/kernels, each in a directory of its own, beside the
 # SELinux policy of the SELinux boot. A second run replaces only what apt has a newer package of. Root is needed where
@@ -29,6 +30,7 @@ main() {
 	amd64 6.1 '^linux-image-6\.1\.0-[0-9]+-amd64$'
 	amd64 6.12 '^linux-image-6\.12\.[0-9]+\+deb12-amd64$'
 	systemd
+	zfs
 	arm64 # last: it changes what apt is asked for
 	# 30 ms, so there is no question whether it is out of date.
 	sh "$here/selinux-tiny-policy.sh" >"$tmp/tiny.cil"
@@ -40,8 +42,8 @@ main() {
 install_tools() {
 	missing=
 	for pair in qemu-system-x86_64:qemu-system-x86 qemu-system-aarch64:qemu-system-arm depmod:kmod xz:xz-utils zstd:zstd \
-		secilc:secilc; do
-		command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
+		secilc:secilc gcc-12:gcc-12 make:make /usr/include/stdlib.h:libc6-dev libelf.so.1:libelf1; do
+		command -v "${pair%%:*}" >/dev/null || [ -e "${pair%%:*}" ] || [ -e "/usr/lib/x86_64-linux-gnu/${pair%%:*}" ] || missing="$missing ${pair#*:}"
 	done
 	[ -n "$missing" ] || return 0
 	update
@@ -149,6 +151,67 @@ arm64_apt() {
 	apt_options="$apt_options -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State=$state"
 	apt_options="$apt_options -o Dir::State::lists=$state/lists -o Dir::State::status=$state/status -o Dir::Cache=$state"
 	update
+}
+
+# zfs builds zfs's modules for the kernel of 6.1, in two to three minutes of two processors, most of which goes to asking the kernel's headers 280
+# questions. What is 6.1's is shared with it. The programs and their libraries come into a directory of their own: the machine has the host's files.
+zfs() {
+	package=$(newest '^linux-image-6\.1\.0-[0-9]+-amd64$')
+	if prepared zfs "$package"; then return; fi
+	echo "preparing zfs for $package"
+	work=$tmp/zfs-work
+	mkdir -p "$work/debs" "$work/source" "$work/user" "$tmp/zfs/programs"
+	headers=linux-headers-${package#linux-image-}
+	# shellcheck disable=SC2086
+	(cd "$work/debs" && apt-get $apt_options download "$headers" "${headers%amd64}common" linux-kbuild-6.1)
+	zfs_packages
+	for deb in "$work"/debs/linux-*.deb "$work"/debs/zfs-dkms*.deb; do dpkg -x "$deb" "$work/source"; done
+	for deb in "$work"/debs/zfsutils*.deb "$work"/debs/lib*.deb; do dpkg -x "$deb" "$work/user"; done
+	zfs_modules
+	cp -a "$work"/user/sbin/zfs "$work"/user/sbin/zpool "$work"/user/lib/x86_64-linux-gnu/*.so.* "$tmp/zfs/programs/"
+	if LD_LIBRARY_PATH=$tmp/zfs/programs ldd "$tmp/zfs/programs/zfs" | grep 'not found' >&2; then
+		echo "prepare.sh: these libraries of the program zfs are not on this machine" >&2
+		return 1
+	fi
+	rm -rf "$work"
+	finish zfs "$package"
+}
+
+# zfs_packages reads contrib into a state of its own, from where the machine has Debian from.
+zfs_packages() {
+	state=$work/apt
+	mkdir -p "$state/lists/partial"
+	: >"$state/status"
+	# shellcheck disable=SC2086
+	mirror=$(apt-get $apt_options indextargets --format '$(REPO_URI)' 'Codename: bookworm' 'Component: main' 'Created-By: Packages' | head -n 1)
+	echo "deb ${mirror:-http://deb.debian.org/debian} bookworm contrib" >"$state/sources.list"
+	options="-o Dir::Etc::sourcelist=$state/sources.list -o Dir::Etc::sourceparts=/dev/null -o Dir::State::status=$state/status -o Dir::Cache=$state"
+	options="$options -o Dir::State::lists=$state/lists"
+	# shellcheck disable=SC2086
+	(cd "$work/debs" && apt-get $apt_options $options update &&
+		apt-get $apt_options $options download zfs-dkms zfsutils-linux libzfs4linux libzpool5linux libnvpair3linux libuutil3linux) || {
+		echo "prepare.sh: no zfs: the component contrib of bookworm is not to be had from $(cat "$state/sources.list")" >&2
+		return 1
+	}
+}
+
+# zfs_modules builds with less optimization and without debugging information, which no test looks at: that takes half as long.
+zfs_modules() {
+	src=$work/source/usr/src
+	sed -i "s#/usr/src#$src#" "$src/$headers/Makefile"
+	(export KCFLAGS="-g0 -O1" && cd "$src"/zfs-[0-9]* && ./configure -q --prefix=/usr --with-config=kernel \
+		--with-linux="$src/${headers%amd64}common" --with-linux-obj="$src/$headers" && make -s -j"$(nproc)") >"$work/log" 2>&1 || {
+		tail -n 50 "$work/log" >&2
+		echo "prepare.sh: zfs's modules could not be built" >&2
+		return 1
+	}
+	modules=$(basename "$cache"/6.1/lib/modules/*)
+	mkdir -p "$tmp/zfs/lib/modules/$modules/extra"
+	cp -l "$cache/6.1/vmlinux" "$tmp/zfs/vmlinux"
+	cp -al "$cache/6.1/lib/modules/$modules/kernel" "$tmp/zfs/lib/modules/$modules/"
+	cp "$cache/6.1/lib/modules/$modules"/modules.* "$tmp/zfs/lib/modules/$modules/"
+	cp "$src"/zfs-[0-9]*/module/*/*.ko "$tmp/zfs/lib/modules/$modules/extra/"
+	depmod -b "$tmp/zfs" "$modules"
 }
 
 # systemd prepares a user land of systemd, a bus for the system and for users, and what the tests call. The packages come with

@@ -22,7 +22,8 @@ import (
 // Machine describes a virtual machine. It exists while [Machine.Run] runs.
 type Machine struct {
 	// Kernel is a directory as kernels/prepare.sh makes it: vmlinux (amd64) or vmlinuz (arm64), one
-	// lib/modules/VERSION, and root, the user land of a kernel of another architecture than the host's.
+	// lib/modules/VERSION, and root, the user land of a kernel of another architecture than the host's; or programs, with
+	// libraries beside them, which come first in the commands' PATH.
 	Kernel string
 	// Init is a static program for the kernel's architecture that calls Guest when it is process 1. Empty means the
 	// running program.
@@ -149,6 +150,9 @@ func (m Machine) job(commands []Command) (job, error) {
 		j.Root, j.Systemd = m.Systemd, true
 	}
 	j.Show, j.Work = append(slices.Clone(m.Show), j.Modules), m.Work
+	if programs, err := filepath.EvalSymlinks(m.Kernel + "/programs"); err == nil {
+		j.addPrograms(programs)
+	}
 	if err := j.resolve(); err != nil {
 		return job{}, err
 	}
@@ -156,6 +160,20 @@ func (m Machine) job(commands []Command) (job, error) {
 		return j.Root == "/" && !strings.HasPrefix(dir, "/tmp/")
 	})
 	return j, nil
+}
+
+// addPrograms has the commands find what is in the directory, and shows it.
+func (j *job) addPrograms(dir string) {
+	j.Show = append(j.Show, dir)
+	for i, c := range j.Commands {
+		path := ""
+		for _, v := range c.Env {
+			if p, ok := strings.CutPrefix(v, "PATH="); ok {
+				path = p
+			}
+		}
+		j.Commands[i].Env = append(slices.Clone(c.Env), "PATH="+dir+":"+path, "LD_LIBRARY_PATH="+dir)
+	}
 }
 
 // resolve follows symbolic links on the host, because in the guest an absolute one would lead out of the shared directory.

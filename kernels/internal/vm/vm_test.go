@@ -60,6 +60,29 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestPrograms: what comes with a kernel is found first, and shown.
+func TestPrograms(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(dir+"/programs", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(dir+"/lib/modules/1", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	command := Command{Args: []string{"/bin/sh"}, Env: []string{"PATH=/first", "PATH=/bin"}, Dir: "/"}
+	j, err := Machine{Kernel: dir}.job([]Command{command})
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := unique(j.Commands[0].Env)
+	if want := []string{"PATH=" + dir + "/programs:/bin", "LD_LIBRARY_PATH=" + dir + "/programs"}; !slices.Equal(env, want) {
+		t.Errorf("got %q, want %q", env, want)
+	}
+	if !slices.Contains(j.Show, dir+"/programs") {
+		t.Errorf("only %q is shown", j.Show)
+	}
+}
+
 // machine skips where no machine can be booted.
 func machine(t *testing.T) Machine {
 	t.Helper()
