@@ -12,9 +12,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/caisson-dev/caisson/cgroups"
 	"github.com/caisson-dev/caisson/chroot"
 	"github.com/caisson-dev/caisson/netstack"
+	"github.com/caisson-dev/caisson/netstack/firewall"
 	"github.com/caisson-dev/caisson/plan"
 )
 
@@ -29,6 +29,7 @@ type network struct {
 	resolv    netstack.Resolv
 	hosts     []netstack.HostEntry
 	bandwidth netstack.Bandwidth
+	egress    []firewall.Rule
 }
 
 // networks are the kinds, and whether they take an argument.
@@ -45,6 +46,7 @@ func (n *network) define(def func(func(string) error, ...string)) {
 	def(each(&n.resolv.Options, nonEmpty), "dns-option", "dns-opt")
 	def(each(&n.hosts, parseHost), "add-host")
 	def(value(&n.bandwidth, parseBandwidth), "bandwidth")
+	def(each(&n.egress, parseEgress), "egress")
 }
 
 // setKind reads KIND or KIND:ARGUMENT.
@@ -73,6 +75,8 @@ func (n *network) check() error {
 		return errors.New("--publish-all goes with --network bridge")
 	case n.kind != "bridge" && n.bandwidth != netstack.Bandwidth{}:
 		return errors.New("--bandwidth goes with --network bridge")
+	case n.kind != "bridge" && len(n.egress) > 0:
+		return errors.New("--egress goes with --network bridge")
 	case n.kind != "bridge" && n.kind != "macvlan" && n.kind != "ipvlan" && (len(n.ip) > 0 || n.mac != nil):
 		return errors.New("--ip and --mac-address go with --network bridge, macvlan and ipvlan")
 	case n.kind == "ipvlan" && n.mac != nil:
@@ -108,7 +112,8 @@ func (n *network) part(host string) (plan.Primitive, error) {
 	case "host":
 		return netstack.Host{}, nil
 	case "bridge":
-		return netstack.Bridge{Name: n.arg, Addresses: n.addresses(), Masquerade: true, Publish: n.published(), Hosts: []string{host}, Card: card, Bandwidth: n.bandwidth}, nil
+		policy, resolver, err := n.policy()
+		return netstack.Bridge{Name: n.arg, Addresses: n.addresses(), Masquerade: true, Publish: n.published(), Hosts: []string{host}, Card: card, Bandwidth: n.bandwidth, Policy: policy, Resolver: resolver}, err
 	case "pasta":
 		return netstack.Pasta{Publish: n.publish}, nil
 	case "slirp4netns":
@@ -177,28 +182,6 @@ func over(r netstack.Resolv) netstack.Resolv {
 		r.Options = host.Options
 	}
 	return r
-}
-
-// parseBandwidth reads RATE for both directions, or in=RATE,out=RATE, bytes in a second.
-func parseBandwidth(s string) (b netstack.Bandwidth, err error) {
-	if !strings.Contains(s, "=") {
-		s = "in=" + s + ",out=" + s
-	}
-	for part := range strings.SplitSeq(s, ",") {
-		way, rate, _ := strings.Cut(part, "=")
-		n, err := cgroups.ParseBytes(rate)
-		switch {
-		case err != nil || n <= 0:
-			return b, errors.Join(errors.New("not a rate: "+strconv.Quote(rate)), err)
-		case way == "in":
-			b.Receive.Bytes = n
-		case way == "out":
-			b.Send.Bytes = n
-		default:
-			return b, errors.New("not RATE, or in=RATE,out=RATE")
-		}
-	}
-	return b, nil
 }
 
 // parseHost reads NAME:ADDRESS, or NAME=ADDRESS.

@@ -80,14 +80,20 @@ Isolation
       --ulimit NAME=SOFT[:HARD]
                                resource limit, such as nofile=1024; may be repeated
 
-Network: --network also takes these; the first four need root and, for bridge, nf_tables in the kernel
+Network: --network also takes these; the first four need root and, for bridge, nf_tables or iptables
           bridge[:NAME]        a card on a bridge of the host's, which is made when it is not there (default:
                                caisson0), behind the host's address; allows forwarding on the host
           container:PID        the network of that process
           macvlan:PARENT       a card with an address of its own on the network of a device of the host's
           ipvlan:PARENT        the same with the device's hardware address
           pasta, slirp4netns   for ordinary users: these programs carry the sandbox's connections
-      --bandwidth RATE         bytes in a second over the bridge's card, such as 10m; or in=RATE,out=RATE
+      --bandwidth RATE         bytes in a second over the bridge's card, such as 10m; or in=RATE,out=RATE; also
+                               latency=TIME that packets may wait for it, and a bad line's delay=TIME,jitter=TIME,
+                               loss=PERCENT in each direction: 1m,delay=50ms
+      --egress PEER[:PORT[-LAST][/tcp|udp|sctp]]
+                               what the sandbox may connect to over the bridge, and nothing else: a name, *.NAME for
+                               all below it, an address or a network, [IPv6]; may be repeated. Of names only these
+                               are found, and no private addresses for them
   -p, --publish [ADDRESS:][PORT[-LAST]:]PORT[-LAST][/tcp|udp|sctp]
                                a port of the sandbox on the host; may be repeated
   -P, --publish-all            publish on free ports of the host what --expose and the image name (net-map shows
