@@ -130,12 +130,15 @@ func (c Card) configure(s speaker, more addresses) error {
 	if err != nil {
 		return err
 	}
-	return c.dress(s, link.index, link.mac, more)
+	if err := c.dress(s, link.index, link.mac, more); err != nil {
+		return err
+	}
+	return c.reachable(s, more)
 }
 
-// dress does it for a card whose number and hardware address are known.
+// dress does it for a card whose number and hardware address are known, and leaves reachable to be done.
 func (c Card) dress(s speaker, index int, mac net.HardwareAddr, more addresses) error {
-	own := append(more.own[:len(more.own):len(more.own)], c.Addresses...)
+	own := c.own(more)
 	list := []request{setUp(index)}
 	if hasIPv6(own) {
 		list = []request{quiet(index), setUp(index)}
@@ -168,8 +171,16 @@ func (c Card) dress(s speaker, index int, mac net.HardwareAddr, more addresses) 
 			return err
 		}
 	}
-	return reachable(s, c.Name, own)
+	return nil
 }
+
+// own are all addresses of the card.
+func (c Card) own(more addresses) []netip.Prefix {
+	return append(more.own[:len(more.own):len(more.own)], c.Addresses...)
+}
+
+// reachable waits until every address of the card can be used.
+func (c Card) reachable(s speaker, more addresses) error { return reachable(s, c.Name, c.own(more)) }
 
 func hasIPv6(all []netip.Prefix) bool {
 	for _, a := range all {

@@ -29,8 +29,11 @@ func TestNothingLeft(t *testing.T) {
 		fds, routines := descriptors(t), runtime.NumGoroutine()
 		rounds(8)
 		require.LessOrEqual(t, descriptors(t), fds)
-		require.LessOrEqual(t, runtime.NumGoroutine(), routines)
 		begin := time.Now()
+		for runtime.NumGoroutine() > routines && time.Since(begin) < 2*time.Second { // one may have done its last work and not be gone
+			time.Sleep(time.Millisecond)
+		}
+		require.LessOrEqual(t, runtime.NumGoroutine(), routines)
 		for len(threadsElsewhere(t)) > 1 && time.Since(begin) < 2*time.Second { // a thread ends somewhat after its goroutine
 			time.Sleep(time.Millisecond)
 		}

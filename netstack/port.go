@@ -92,7 +92,10 @@ func (t *port) plug(w *wire) error {
 	if err := t.join(w.host, link); err != nil {
 		return err
 	}
-	return t.settle(w, in)
+	if err := t.settle(w, in); err != nil {
+		return err
+	}
+	return t.Card.reachable(in, t.addresses())
 }
 
 // settle waits until both ends work, and the bridge, if this is its first port. One that looks for loops works later, and the host is in no hurry.

@@ -5,9 +5,12 @@ package firewall
 import (
 	"errors"
 	"net"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-dev/caisson/netstack/internal/batch"
 )
 
 // bridgeMACs looks up the bridges of cards.
@@ -17,13 +20,35 @@ func (f *Firewall) bridgeMACs(r Rules) (map[string]net.HardwareAddr, error) {
 		if c.Bridge == "" || macs[c.Bridge] != nil {
 			continue
 		}
-		l, err := f.device(c.Bridge)
+		mac, err := f.hardware(c.Bridge)
 		if err != nil {
 			return nil, err
 		}
-		macs[c.Bridge] = l.Attrs().HardwareAddr
+		macs[c.Bridge] = mac
 	}
 	return macs, nil
+}
+
+// hardware is the hardware address of an interface.
+func (f *Firewall) hardware(name string) (mac net.HardwareAddr, err error) {
+	const withoutCounters = 1 << 3 // RTEXT_FILTER_SKIP_STATS
+	body := batch.Uint32(make([]byte, unix.SizeofIfInfomsg), unix.IFLA_EXT_MASK, withoutCounters)
+	answers, err := f.ask.Do(batch.Request{Type: unix.RTM_GETLINK, Body: batch.String(body, unix.IFLA_IFNAME, name)})
+	if refused := (*batch.Error)(nil); errors.As(err, &refused) {
+		err = refused.Err
+	}
+	if err != nil {
+		return nil, &Error{Op: "find the interface " + name, Err: err}
+	}
+	if len(answers[0]) < unix.SizeofIfInfomsg {
+		return nil, &Error{Op: "find the interface " + name, Err: unix.EIO}
+	}
+	for kind, v := range batch.Attrs(answers[0][unix.SizeofIfInfomsg:]) {
+		if kind == unix.IFLA_ADDRESS {
+			mac = slices.Clone(v)
+		}
+	}
+	return mac, nil
 }
 
 // device finds an interface of the calling thread's namespace.

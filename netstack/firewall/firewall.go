@@ -45,6 +45,7 @@ type Firewall struct {
 	quick *batch.Conn    // for elements; nil with iptables
 	x     *xtables       // nil with nf_tables
 	links *netlink.Handle
+	ask   *batch.Conn // for what each change asks of the network
 	tables
 	sets      map[setID]*nftables.Set
 	setNumber uint32 // of the last set of one rule
@@ -96,6 +97,9 @@ func (f *Firewall) open() (err error) {
 	if f.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return failed(err, "open a netlink socket")
 	}
+	if f.ask, err = batch.Open(unix.NETLINK_ROUTE); err != nil {
+		return failed(err, "open a netlink socket")
+	}
 	if err = f.chooseBackend(); err != nil {
 		return err
 	}
@@ -142,6 +146,9 @@ func (f *Firewall) Close() error {
 	f.hangUp()
 	if f.links != nil {
 		f.links.Close()
+	}
+	if f.ask != nil {
+		f.ask.Close()
 	}
 	if f.sys.proc != nil {
 		f.sys.Close()
@@ -230,7 +237,7 @@ func (h *Held) set(r Rules) error {
 	}
 	v4, v6 := r.needsForwarding()
 	h.f.step("forwarding")
-	if err := h.f.sys.forwarding(v4, v6, h.f.host.Forward); err != nil {
+	if err := h.f.forwarding(v4, v6); err != nil {
 		return err
 	}
 	if err := h.f.showIPv6(r); err != nil {

@@ -141,6 +141,9 @@ func (b binding) try() (uint16, error) {
 	if err := unix.Bind(fd, b.sockaddr()); err != nil {
 		return b.port, os.NewSyscallError("bind", err)
 	}
+	if b.port != 0 {
+		return b.port, nil
+	}
 	sa, err := unix.Getsockname(fd)
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:

@@ -29,15 +29,21 @@ func (f *Firewall) noteLocalnet(names []string, add func(*nftables.Set, []nftabl
 
 // localnetWas says whether somebody else has route_localnet on.
 func (f *Firewall) localnetWas(name string) string {
-	if have, err := f.sys.proc.Read(localnetFile(name)); err == nil && have == "1\n" {
+	have, err := f.sys.proc.Read(localnetFile(name))
+	f.sys.on[name] = err == nil && have == "1\n"
+	if f.sys.on[name] {
 		return sharedOn
 	}
 	return sharedOff
 }
 
 func (f *Firewall) allowLocalnet(names []string) error {
+	defer clear(f.sys.on)
 	for _, n := range names {
 		f.step("route_localnet of " + n)
+		if f.sys.on[n] {
+			continue
+		}
 		if err := f.sys.want(localnetFile(n), "1", true, "it lets the host reach what is published on 127.0.0.1"); err != nil {
 			return err
 		}

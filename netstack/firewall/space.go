@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +15,11 @@ import (
 type space struct {
 	file     *os.File
 	dev, ino uint64
+
+	mu     sync.Mutex
+	closed bool
+	work   chan func()   // for a thread in the namespace, once one has been needed
+	gone   chan struct{} // closed when that does nothing more
 }
 
 // here opens the namespace of the calling thread.
@@ -27,13 +33,21 @@ func here() (*space, error) {
 		f.Close()
 		return nil, os.NewSyscallError("fstat", err)
 	}
-	return &space{f, uint64(st.Dev), st.Ino}, nil
+	return &space{file: f, dev: uint64(st.Dev), ino: st.Ino}, nil
 }
 
 func (s *space) close() {
-	if s != nil {
-		s.file.Close()
+	if s == nil {
+		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.work != nil && !s.closed {
+		close(s.work)
+		<-s.gone
+	}
+	s.closed = true
+	s.file.Close()
 }
 
 // name is the namespace's among all that there have been since boot: a cookie of a socket in it (SO_NETNS_COOKIE, Linux 5.14). Before that it is its inode, which may be used again when it is gone.
@@ -48,22 +62,58 @@ func (s *space) name() string {
 	return "inode-" + strconv.FormatUint(s.ino, 10)
 }
 
-// inside calls f on a thread in the namespace: this one, or one that is thrown away afterwards.
+// inside calls f on a thread in the namespace: this one, or one that is kept there until the space is closed. To make a thread for each call would take longer than most calls do.
 func (s *space) inside(f func() error) error {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &st); err == nil && uint64(st.Dev) == s.dev && st.Ino == s.ino {
+	if s.isHere() {
+		defer runtime.UnlockOSThread()
 		return f()
 	}
-	done := make(chan error)
+	runtime.UnlockOSThread() // who waits need not keep a thread
+	return s.elsewhere(f)
+}
+
+// isHere reports whether the calling thread is in the namespace.
+func (s *space) isHere() bool {
+	var st unix.Stat_t
+	err := unix.Stat("/proc/thread-self/ns/net", &st)
+	return err == nil && uint64(st.Dev) == s.dev && st.Ino == s.ino
+}
+
+// elsewhere calls f on the thread that is kept.
+func (s *space) elsewhere(f func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return &Error{Op: "enter the network namespace", Err: os.ErrClosed}
+	}
+	if s.work == nil {
+		if err := s.hire(); err != nil {
+			return err
+		}
+	}
+	done := make(chan error, 1)
+	s.work <- func() { done <- f() }
+	return <-done
+}
+
+// hire makes a thread in the namespace that does what it is sent, until the channel is closed.
+func (s *space) hire() error {
+	work, gone, entered := make(chan func()), make(chan struct{}), make(chan error, 1)
 	go func() {
+		defer close(gone)
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err := unix.Setns(int(s.file.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- failed(os.NewSyscallError("setns", err), "enter the network namespace")
+		err := unix.Setns(int(s.file.Fd()), unix.CLONE_NEWNET)
+		if entered <- os.NewSyscallError("setns", err); err != nil {
 			return
 		}
-		done <- f()
+		for f := range work {
+			f()
+		}
 	}()
-	return <-done
+	if err := <-entered; err != nil {
+		return failed(err, "enter the network namespace")
+	}
+	s.work, s.gone = work, gone
+	return nil
 }

@@ -3,19 +3,26 @@
 package firewall
 
 import (
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/caisson-dev/caisson/internal/procfs"
+	"github.com/caisson-dev/caisson/netstack/internal/batch"
 )
 
 // sysctls are the parameters of the network namespace of the calling thread (ip-sysctl.rst).
-type sysctls struct{ proc *procfs.FS }
+type sysctls struct {
+	proc *procfs.FS
+	on   map[string]bool // those of interfaces that the change which is being made has found on: see [Firewall.localnetWas]
+}
 
 func openSysctls() (sysctls, error) {
 	proc, err := procfs.Open()
-	return sysctls{proc}, err
+	return sysctls{proc: proc, on: map[string]bool{}}, err
 }
 
 func (s sysctls) Close() error { return s.proc.Close() }
@@ -56,6 +63,26 @@ func (s sysctls) forwarding(v4, v6, change bool) error {
 		return s.want("sys/net/ipv6/conf/all/forwarding", "1", change, hint)
 	}
 	return nil
+}
+
+// forwarding sees to it that packets of the families are forwarded. Most often they are, and the kernel says so without a file.
+func (f *Firewall) forwarding(v4, v6 bool) error {
+	return f.sys.forwarding(v4 && !f.forwards(unix.AF_INET), v6 && !f.forwards(unix.AF_INET6), f.host.Forward)
+}
+
+// forwards reports whether the kernel forwards packets of a family; false: it does not, or does not say so (struct netconfmsg of linux/netconf.h).
+func (f *Firewall) forwards(family byte) bool {
+	const ifindex, forwarding, all = 1, 2, ^uint32(0) // NETCONFA_IFINDEX, NETCONFA_FORWARDING, NETCONFA_IFINDEX_ALL
+	answers, err := f.ask.Do(batch.Request{Type: unix.RTM_GETNETCONF, Body: batch.Uint32([]byte{family, 0, 0, 0}, ifindex, all)})
+	if err != nil || len(answers[0]) < 4 {
+		return false
+	}
+	for kind, v := range batch.Attrs(answers[0][4:]) {
+		if kind == forwarding && len(v) == 4 {
+			return binary.NativeEndian.Uint32(v) == 1
+		}
+	}
+	return false
 }
 
 func localnetFile(name string) string { return "sys/net/ipv4/conf/" + name + "/route_localnet" }

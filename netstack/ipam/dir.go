@@ -18,7 +18,7 @@ import (
 // dir is a pool's directory while its lock is held.
 type dir struct {
 	path string
-	lock *os.File
+	lock int
 }
 
 // lock waits for whoever is changing the pool. Nobody holds the lock for longer than some file operations.
@@ -27,30 +27,24 @@ func (p Pool) lock() (*dir, error) {
 		return nil, &RequestError{`""`, "the pool has no directory"}
 	}
 	path := filepath.Join(p.Dir, "lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	fd, err := open(path, unix.O_RDWR|unix.O_CREAT)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(filepath.Join(p.Dir, "leases"), 0o700); err != nil {
 			return nil, err
 		}
-		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		fd, err = open(path, unix.O_RDWR|unix.O_CREAT)
 	}
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if err != unix.EINTR {
-			break
-		}
+	if err := retry("flock", path, func() error { return unix.Flock(fd, unix.LOCK_EX) }); err != nil {
+		unix.Close(fd)
+		return nil, err
 	}
-	if err != nil {
-		f.Close()
-		return nil, &os.PathError{Op: "flock", Path: path, Err: err}
-	}
-	return &dir{p.Dir, f}, nil
+	return &dir{p.Dir, fd}, nil
 }
 
-func (d *dir) unlock() { d.lock.Close() }
+func (d *dir) unlock() { unix.Close(d.lock) }
 
 func (d *dir) file(a netip.Addr) string { return filepath.Join(d.path, "leases", a.String()) }
 
@@ -140,10 +134,16 @@ func (d *dir) reserve(a netip.Addr, r Request) (bool, error) {
 // write makes or replaces a file in one step. A name that is left of a crash is used again.
 func (d *dir) write(path, text string) error {
 	fresh := filepath.Join(d.path, "fresh")
-	if err := os.WriteFile(fresh, []byte(text), 0o600); err != nil {
+	fd, err := open(fresh, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
+	if err != nil {
 		return err
 	}
-	return os.Rename(fresh, path)
+	err = writeAll(fd, fresh, text)
+	unix.Close(fd)
+	if err != nil {
+		return err
+	}
+	return retry("rename", path, func() error { return unix.Rename(fresh, path) })
 }
 
 func (d *dir) lastFile(s Subnet) string {
@@ -152,10 +152,17 @@ func (d *dir) lastFile(s Subnet) string {
 
 // last is the address that was given out last. Without a file that says so it is none: it is a hint.
 func (d *dir) last(s Subnet) netip.Addr {
-	b, err := os.ReadFile(d.lastFile(s))
+	fd, err := open(d.lastFile(s), unix.O_RDONLY)
 	if err != nil {
 		return netip.Addr{}
 	}
+	defer unix.Close(fd)
+	b := make([]byte, 64)
+	n, err := unix.Read(fd, b)
+	if err != nil {
+		return netip.Addr{}
+	}
+	b = b[:n]
 	a, err := netip.ParseAddr(strings.TrimSpace(string(b)))
 	if err != nil || !s.Prefix.Contains(a) {
 		return netip.Addr{}
@@ -165,13 +172,12 @@ func (d *dir) last(s Subnet) netip.Addr {
 
 // setLast writes over what is there, always the same number of bytes: some file systems write a file that is made shorter to the disk at once.
 func (d *dir) setLast(s Subnet, a netip.Addr) error {
-	f, err := os.OpenFile(d.lastFile(s), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	fd, err := open(d.lastFile(s), unix.O_WRONLY|unix.O_CREAT)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	_, err = f.WriteAt(fmt.Appendf(nil, "%-45s\n", a), 0)
-	return err
+	defer unix.Close(fd)
+	return writeAll(fd, d.lastFile(s), fmt.Sprintf("%-45s\n", a))
 }
 
 func (d *dir) read(a netip.Addr) (Held, error) {
