@@ -129,6 +129,9 @@ func (d *dir) names() ([]string, error) {
 // enable gives controllers to the groups below a directory of version 2, and before that to the directory itself where its
 // own parent has not.
 func (d *dir) enable(controllers []string) error {
+	if len(controllers) == 0 {
+		return nil
+	}
 	lack, err := d.lacking("cgroup.subtree_control", controllers)
 	if err != nil || len(lack) == 0 {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os/exec"
 
@@ -25,53 +26,67 @@ const (
 
 // cat is a process that waits until its input ends.
 type cat struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
+	in   io.WriteCloser
+	out  io.ReadCloser
+	wait func() error
 }
 
-func startCat() (*cat, error) {
-	cmd := exec.Command("/bin/cat")
+// starting is what exec.Cmd and caisson.Cmd have in common.
+type starting interface {
+	StdinPipe() (io.WriteCloser, error)
+	StdoutPipe() (io.ReadCloser, error)
+	Start() error
+	Wait() error
+}
+
+// startCat returns when the process runs and waits: it has answered a line.
+func startCat(cmd starting) (*cat, error) {
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
 	}
-	return &cat{cmd, in}, cmd.Start()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	c := &cat{in, out, cmd.Wait}
+	_, err = in.Write([]byte{'\n'})
+	if err == nil {
+		_, err = io.ReadFull(out, make([]byte, 1))
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.end())
+	}
+	return c, nil
 }
 
 func (c *cat) end() error {
 	c.in.Close()
-	return c.cmd.Wait()
+	return c.wait()
+}
+
+// startAndEnd is a round without more.
+func startAndEnd(cmd starting) error {
+	c, err := startCat(cmd)
+	if err != nil {
+		return err
+	}
+	return c.end()
 }
 
 func starters() []contestant {
 	plain := caisson.New()
 	limited := caisson.New(ours.Limits{Memory: memory, CPUs: float64(quota) / period, PIDs: pids})
 	return []contestant{
-		{"os/exec alone", func(string) error {
-			c, err := startCat()
-			if err != nil {
-				return err
-			}
-			return c.end()
-		}},
-		{"caisson alone", func(string) error { return run1(plain) }},
-		{"caisson", func(string) error { return run1(limited) }},
+		{"os/exec alone", func(string) error { return startAndEnd(exec.Command("/bin/cat")) }},
+		{"caisson alone", func(string) error { return startAndEnd(plain.Command("/bin/cat")) }},
+		{"caisson", func(string) error { return startAndEnd(limited.Command("/bin/cat")) }},
 		{"opencontainers", opencontainers},
 		{"containerd", containerd},
 	}
-}
-
-func run1(s caisson.Sandbox) error {
-	cmd := s.Command("/bin/cat")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	in.Close()
-	return cmd.Wait()
 }
 
 func ociGroup(name string) *oci.Cgroup {
@@ -81,7 +96,8 @@ func ociGroup(name string) *oci.Cgroup {
 func ptr[T any](v T) *T { return &v }
 
 func opencontainers(name string) error {
-	c, err := startCat()
+	cmd := exec.Command("/bin/cat")
+	c, err := startCat(cmd)
 	if err != nil {
 		return err
 	}
@@ -90,7 +106,7 @@ func opencontainers(name string) error {
 	if err != nil {
 		return err
 	}
-	if err := m.Apply(c.cmd.Process.Pid); err != nil {
+	if err := m.Apply(cmd.Process.Pid); err != nil {
 		return err
 	}
 	if err := m.Set(group.Resources); err != nil {
@@ -108,7 +124,8 @@ func resources() *specs.LinuxResources {
 }
 
 func containerd(name string) error {
-	c, err := startCat()
+	cmd := exec.Command("/bin/cat")
+	c, err := startCat(cmd)
 	if err != nil {
 		return err
 	}
@@ -116,7 +133,7 @@ func containerd(name string) error {
 	if err != nil {
 		return err
 	}
-	if err := add(c.cmd.Process.Pid); err != nil {
+	if err := add(cmd.Process.Pid); err != nil {
 		return err
 	}
 	if err := c.end(); err != nil {
