@@ -5,6 +5,7 @@
 //	go run ./chroot                # as root; some seconds
 //	go run ./chroot -rounds 400 -program /bin/true
 //	go run ./chroot -mounts 500    # on a host with so many further mounts
+//	go run ./chroot -prepared      # and Docker's view with a /dev that is built once (chroot.DevTree) beside that with one for each start
 //	go run ./chroot -plan          # the calls
 package main
 
@@ -29,6 +30,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson"
+	"github.com/caisson-dev/caisson/caps"
 	"github.com/caisson-dev/caisson/chroot"
 	"github.com/caisson-dev/caisson/internal/mnt"
 	"github.com/caisson-dev/caisson/namespaces"
@@ -52,8 +54,10 @@ func base() caisson.Sandbox {
 	return caisson.New(namespaces.PID|namespaces.Mount|namespaces.IPC|namespaces.UTS|namespaces.Cgroup|namespaces.Net, chroot.Host{})
 }
 
-func view(cgroups plan.Primitive) caisson.Sandbox {
-	return base().With(chroot.Proc{}, chroot.Dev{Mqueue: true}, chroot.Sysfs{}, cgroups, chroot.DockerMasks(), chroot.DockerReadOnly())
+func view(cgroups plan.Primitive) caisson.Sandbox { return viewWith(chroot.Dev{Mqueue: true}, cgroups) }
+
+func viewWith(dev, cgroups plan.Primitive) caisson.Sandbox {
+	return base().With(chroot.Proc{}, dev, chroot.Sysfs{}, cgroups, chroot.DockerMasks(), chroot.DockerReadOnly())
 }
 
 // cgroup2 is what Cgroupfs does where there is version 2 only.
@@ -78,9 +82,10 @@ func hierarchies() (names []string) {
 }
 
 type row struct {
-	name string
-	turn func(n int) ([]time.Duration, error)
-	took []time.Duration
+	name          string
+	turn          func(n int) ([]time.Duration, error)
+	took          []time.Duration
+	less, against *row // what it adds something to, and what it is compared with
 }
 
 func main() {
@@ -88,13 +93,14 @@ func main() {
 	burst := flag.Int("burst", 5, "starts in a turn")
 	program := flag.String("program", "", "what is started (default a tiny static program)")
 	mounts := flag.Int("mounts", 0, "further mounts of the host, in a mount namespace of the benchmark's own")
+	prepared := flag.Bool("prepared", false, "also with a /dev that is built once")
 	show := flag.Bool("plan", false, "measure nothing: print the plan")
 	flag.Parse()
 	if *show {
 		fmt.Print(view(chroot.Cgroupfs{}).Plan())
 		return
 	}
-	err := withMounts(*mounts, func() error { return measure(*rounds, *burst, *program) })
+	err := withMounts(*mounts, func() error { return measure(*rounds, *burst, *program, *prepared) })
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chroot:", err)
 		os.Exit(1)
@@ -126,7 +132,7 @@ func withMounts(n int, f func() error) error {
 	return f()
 }
 
-func measure(rounds, burst int, program string) error {
+func measure(rounds, burst int, program string, prepared bool) error {
 	dir, err := os.MkdirTemp("/var/tmp", "caisson-bench-")
 	if err != nil {
 		return err
@@ -146,17 +152,48 @@ func measure(rounds, burst int, program string) error {
 		return err
 	}
 	defer c.close()
-	rows := []*row{{name: "caisson, namespaces and root", turn: ours(base(), program)}, {name: "C, namespaces and root", turn: c.turn("base")},
-		{name: "caisson, view, cgroup v2", turn: ours(view(plan.Func(cgroup2)), program)}, {name: "C, view, cgroup v2", turn: c.turn("v2")}}
+	var rows []*row
+	pair := func(name string, s caisson.Sandbox, byHand string) {
+		mine, his := &row{name: "caisson, " + name, turn: ours(s, program)}, &row{name: "C, " + name, turn: c.turn(byHand)}
+		if mine.against = his; len(rows) > 0 {
+			mine.less, his.less = rows[0], rows[1]
+		}
+		rows = append(rows, mine, his)
+	}
+	pair("namespaces and root", base(), "base")
+	pair("view, cgroup v2", view(plan.Func(cgroup2)), "v2")
 	if n := len(hierarchies()); n > 0 {
-		rows = append(rows, &row{name: fmt.Sprintf("caisson, view, %d cgroup v1", n), turn: ours(view(chroot.Cgroupfs{}), program)},
-			&row{name: fmt.Sprintf("C, view, %d cgroup v1", n), turn: c.turn("v1")})
+		pair(fmt.Sprintf("view, %d cgroup v1", n), view(chroot.Cgroupfs{}), "v1")
+	}
+	if prepared {
+		dev, err := chroot.Dev{Mqueue: true}.Prepare()
+		if err != nil {
+			return err
+		}
+		defer dev.Close()
+		rows = append(rows, onceAndEach(dev, program)...)
 	}
 	if err := compete(rows, rounds, burst); err != nil {
 		return err
 	}
 	report(rows)
 	return nil
+}
+
+// onceAndEach are rows with a /dev that is built once, each after one with a /dev for each start. CAP_SYS_ADMIN over the host goes, as in Docker: else there would be no clone.
+func onceAndEach(dev *chroot.DevTree, program string) (rows []*row) {
+	for _, kind := range []struct {
+		name string
+		part plan.Primitive
+	}{{"no SYS_ADMIN", caps.Drop(caps.SysAdmin)}, {"user namespace", namespaces.User}} {
+		with := func(dev plan.Primitive) func(int) ([]time.Duration, error) {
+			return ours(viewWith(dev, plan.Func(cgroup2)).With(kind.part), program)
+		}
+		each := &row{name: "caisson, view, " + kind.name, turn: with(chroot.Dev{Mqueue: true})}
+		once := &row{name: "the same, /dev prepared", turn: with(dev), less: each, against: each}
+		rows = append(rows, each, once)
+	}
+	return rows
 }
 
 func compete(rows []*row, rounds, burst int) error {
@@ -174,17 +211,17 @@ func compete(rows []*row, rounds, burst int) error {
 	return nil
 }
 
-// report prints pairs of rows: caisson and C.
+// report prints what a row adds to another one, and its ratio to the one that it is compared with.
 func report(rows []*row) {
 	median := func(r *row) time.Duration { return slices.Sorted(slices.Values(r.took))[len(r.took)/2] }
-	fmt.Printf("%-32s %8s %10s %10s %8s\n", "", "starts", "median", "adds", "/ C")
-	for i, r := range rows {
+	fmt.Printf("%-32s %8s %10s %10s %8s\n", "", "starts", "median", "adds", "ratio")
+	for _, r := range rows {
 		adds, ratio := "", ""
-		if i >= 2 {
-			adds = ms(median(r) - median(rows[i%2]))
+		if r.less != nil {
+			adds = ms(median(r) - median(r.less))
 		}
-		if i%2 == 0 {
-			ratio = fmt.Sprintf("%.3f", float64(median(r))/float64(median(rows[i+1])))
+		if r.against != nil {
+			ratio = fmt.Sprintf("%.3f", float64(median(r))/float64(median(r.against)))
 		}
 		fmt.Printf("%-32s %8d %10s %10s %8s\n", r.name, len(r.took), ms(median(r)), adds, ratio)
 	}
