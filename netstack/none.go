@@ -84,10 +84,15 @@ func (j Join) Apply(p *plan.Plan) error {
 
 // enterNetwork has the child enter the namespace behind f.
 func enterNetwork(p *plan.Plan, f plan.File) {
-	p.Join(unix.CLONE_NEWNET, plan.Call("setns", unix.SYS_SETNS, plan.FD(f), plan.Namespaces(unix.CLONE_NEWNET)).
+	p.Join(unix.CLONE_NEWNET, enterCall(f))
+}
+
+// enterCall enters the namespace behind f.
+func enterCall(f plan.File) plan.Op {
+	return plan.Call("setns", unix.SYS_SETNS, plan.FD(f), plan.Namespaces(unix.CLONE_NEWNET)).
 		Hint(syscall.EPERM, "needs CAP_SYS_ADMIN in the user namespace that owns the network, and in the own one").
 		Hint(syscall.ESRCH, "the process has ended").
-		Hint(syscall.EINVAL, "not a network namespace"))
+		Hint(syscall.EINVAL, "not a network namespace")
 }
 
 func (j Join) text() string {

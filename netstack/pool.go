@@ -117,7 +117,8 @@ func (p *Pool) Apply(q *plan.Plan) error {
 		}
 		return err
 	}})
-	enterNetwork(q, q.Open("the network as network", func(r *plan.Run) (*os.File, error) { return duplicate(of(r).ns) }))
+	// It was made for this start: there is nobody in it.
+	q.JoinAlone(unix.CLONE_NEWNET, enterCall(q.Open("the network as network", func(r *plan.Run) (*os.File, error) { return duplicate(of(r).ns) })))
 	q.After(plan.Action{Name: "have the next network made", Do: func(r *plan.Run) error {
 		p.restock()
 		return of(r).ns.Close() // it lives as long as its processes

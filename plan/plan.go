@@ -36,6 +36,7 @@ type Plan struct {
 	owner   string // the primitive that is being applied
 	flags   uint64
 	joined  uint64
+	alone   uint64 // those of joined in which nobody is
 	cgroup  *File
 	ops     [phases][]Op
 	early   []Op // of Sources, made while the parent acts
@@ -262,9 +263,20 @@ func (p *Plan) Joined() uint64 { return p.joined }
 // Join records that the calls of phase Join enter an existing namespace of the kind that flag, one CLONE_NEW..., names.
 // New namespaces are then made by a second clone, inside the joined ones.
 func (p *Plan) Join(flag uint64, ops ...Op) {
-	p.joined |= flag
+	p.joined, p.alone = p.joined|flag, p.alone&^flag
 	p.Child(Join, ops...)
 }
+
+// JoinAlone is Join for a namespace in which nobody is, nor can come to be but through the child: it was made for this start. Nobody there
+// can look at the child, or choose what it executes, while it still shares memory with the host.
+func (p *Plan) JoinAlone(flag uint64, ops ...Op) {
+	alone := p.alone | flag&^p.joined
+	p.Join(flag, ops...)
+	p.alone = alone
+}
+
+// JoinedAlone gives those of the flags of Joined whose namespaces nobody else is in.
+func (p *Plan) JoinedAlone() uint64 { return p.alone }
 
 // IntoCgroup starts the child inside the cgroup v2 directory behind f (CLONE_INTO_CGROUP, Linux 5.7).
 func (p *Plan) IntoCgroup(f File) { p.cgroup = &f }

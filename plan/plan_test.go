@@ -616,3 +616,24 @@ func textAt(name string, at uintptr) string {
 	}
 	return string(unsafe.Slice(*(**byte)(unsafe.Pointer(&at)), len("text")+1))
 }
+
+// TestJoinAlone: a namespace is nobody else's only while no part joins it in the other way, in whatever order; a further command joins what has become a sandbox.
+func TestJoinAlone(t *testing.T) {
+	alone := plan.Func(func(p *plan.Plan) error { p.JoinAlone(unix.CLONE_NEWNET); return nil })
+	shared := plan.Func(func(p *plan.Plan) error { p.Join(unix.CLONE_NEWNET | unix.CLONE_NEWIPC); return nil })
+	for name, c := range map[string]struct {
+		parts         []plan.Primitive
+		joined, alone uint64
+	}{
+		"alone":       {[]plan.Primitive{alone}, unix.CLONE_NEWNET, unix.CLONE_NEWNET},
+		"twice":       {[]plan.Primitive{alone, alone}, unix.CLONE_NEWNET, unix.CLONE_NEWNET},
+		"then shared": {[]plan.Primitive{alone, shared}, unix.CLONE_NEWNET | unix.CLONE_NEWIPC, 0},
+		"shared":      {[]plan.Primitive{shared, alone}, unix.CLONE_NEWNET | unix.CLONE_NEWIPC, 0},
+	} {
+		p := plan.Build(c.parts...)
+		require.NoError(t, p.Err(), name)
+		require.Equal(t, c.joined, p.Joined(), name)
+		require.Equal(t, c.alone, p.JoinedAlone(), name)
+		require.Zero(t, p.Again().JoinedAlone(), name)
+	}
+}

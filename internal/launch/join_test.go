@@ -228,3 +228,27 @@ func TestStoppedOnItsWay(t *testing.T) {
 		require.NoError(t, ctx.Err())
 	}
 }
+
+// TestJoinAlone: a command that joins a namespace in which nobody is need not be hidden from those there, nor be executed by our own program; with any other one it must, also where a part enters it without saying so.
+func TestJoinAlone(t *testing.T) {
+	enter := func() plan.Op { return plan.Call("setns", unix.SYS_SETNS, plan.Int(-1), plan.Int(0)) }
+	alone := plan.Func(func(p *plan.Plan) error { p.JoinAlone(unix.CLONE_NEWNET, enter()); return nil })
+	others := plan.Func(func(p *plan.Plan) error { p.Join(unix.CLONE_NEWIPC, enter()); return nil })
+	silent := plan.Func(func(p *plan.Plan) error { p.Child(plan.Join, enter()); return nil })
+	for name, c := range map[string]struct {
+		parts          []plan.Primitive
+		joins, exposed bool
+	}{
+		"alone":                       {[]plan.Primitive{alone}, false, false},
+		"others":                      {[]plan.Primitive{others}, true, true},
+		"both":                        {[]plan.Primitive{alone, others}, true, true},
+		"alone, and one in silence":   {[]plan.Primitive{alone, silent}, true, false},
+		"one in silence, as ever was": {[]plan.Primitive{silent}, true, false},
+	} {
+		p := plan.Build(c.parts...)
+		require.NoError(t, p.Err(), name)
+		s := &start{plan: p, scratch: &scratch{steps: p.Steps(nil)}, cmd: &plan.Command{}}
+		require.Equal(t, c.joins, s.joins(), name)
+		require.Equal(t, c.exposed, s.exposed(), name)
+	}
+}

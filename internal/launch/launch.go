@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 	"runtime"
 	"slices"
@@ -389,10 +390,17 @@ func (s *start) leave() {
 // joins reports whether the child enters a sandbox whose processes may see it. After phase Join, setns is for a namespace that
 // the child has made itself (time_namespaces(7)).
 func (s *start) joins() bool {
-	return s.plan.Joined() != 0 || slices.ContainsFunc(s.steps, func(st plan.Step) bool {
-		return st.Kind == plan.StepCall && st.Phase == plan.Join && st.Op.Trap() == unix.SYS_SETNS
-	})
+	entered := 0
+	for _, st := range s.steps {
+		if st.Kind == plan.StepCall && st.Phase == plan.Join && st.Op.Trap() == unix.SYS_SETNS {
+			entered++
+		}
+	}
+	return s.joinsOthers() || entered > bits.OnesCount64(s.plan.JoinedAlone())
 }
+
+// joinsOthers reports whether somebody may be in what is joined, who may look at the child, or change the program.
+func (s *start) joinsOthers() bool { return s.plan.Joined() != s.plan.JoinedAlone() }
 
 // calls reports whether the child makes one of the system calls.
 func (s *start) calls(traps ...uintptr) bool {

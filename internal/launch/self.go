@@ -39,14 +39,14 @@ var errScript = errors.New("script")
 const scriptErrno = 1 << 20
 
 // exposed reports whether the program to be executed may be chosen by somebody else than the caller.
-func (s *start) exposed() bool { return s.plan.Has(plan.RootDir) || s.plan.Joined() != 0 }
+func (s *start) exposed() bool { return s.plan.Has(plan.RootDir) || s.joinsOthers() }
 
 // helped reports whether the command is executed by our own program.
 func (s *start) helped() bool { return s.cmd.Init || s.detour }
 
 // foresee chooses the detour where it will be needed anyhow.
 func (s *start) foresee() {
-	s.detour = !s.cmd.Init && initprog.Supported() && s.exposed() && (s.plan.Joined() != 0 || s.blind() || s.guess())
+	s.detour = !s.cmd.Init && initprog.Supported() && s.exposed() && (s.joinsOthers() || s.blind() || s.guess())
 }
 
 // guess looks at the host's files of the same names, unless a start of the plan has just found that it is no script.
