@@ -38,7 +38,7 @@
 // Everything on the host's side needs CAP_NET_ADMIN there. A sandbox with a user namespace and CAP_NET_ADMIN inside may change its own network as it likes: it is held to its addresses by rules on
 // the host's side (package firewall), which are the default for [Bridge]. The other kinds have none, and say who checks there.
 //
-// [Bandwidth] limits what passes a cable, also while the sandbox runs. [Vxlan] joins bridges of several hosts, encrypted by [WireGuard].
+// [Bandwidth] limits and delays what passes a cable, also while the sandbox runs, and [Queues] counts it. [Vxlan] joins bridges of several hosts, encrypted by [WireGuard].
 //
 // # Clean-up
 //

@@ -250,5 +250,6 @@ func TestJoinAlone(t *testing.T) {
 		s := &start{plan: p, scratch: &scratch{steps: p.Steps(nil)}, cmd: &plan.Command{}}
 		require.Equal(t, c.joins, s.joins(), name)
 		require.Equal(t, c.exposed, s.exposed(), name)
+		require.False(t, s.announced(), "the parent may act before the child is there")
 	}
 }

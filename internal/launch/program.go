@@ -251,7 +251,7 @@ func (s *start) lowerWait(p *program, i int) {
 // child does first. Who joins namespaces has to be in them before.
 func (s *start) announced() bool {
 	_, _, twice := s.plan.FirstClone()
-	return !twice && !s.joins()
+	return !twice && s.plan.Joined() == 0 && !s.joins()
 }
 
 func (s *start) lowerDup(p *program, i, n int) {

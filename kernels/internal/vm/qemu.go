@@ -89,7 +89,7 @@ func share(tag, dir, options string) []string {
 // parameters returns the kernel's command line. Most of it saves boot time under emulation.
 func (m Machine) parameters(b board) string {
 	// panic=-1 with -no-reboot ends qemu when the kernel panics.
-	p := []string{"quiet panic=-1 mitigations=off nokaslr cryptomgr.notests=1 init_on_alloc=0 cgroup_no_v1=all", b.parameters}
+	p := []string{"quiet panic=-1 mitigations=off nokaslr cryptomgr.notests=1 init_on_alloc=0", b.parameters}
 	if b.arch == "amd64" {
 		p = append(p, timeStampCounter())
 	}
