@@ -75,7 +75,8 @@ func TestDevTreeSameView(t *testing.T) {
 		}
 		return out
 	}
-	ro := strings.NewReplacer(" - tmpfs none rw,size=65536k,mode=755", " - tmpfs none ro,size=65536k,mode=755")
+	ro := strings.NewReplacer(" - tmpfs none rw,size=65536k,mode=755", " - tmpfs none ro,size=65536k,mode=755",
+		" - tmpfs none rw,seclabel,size=65536k,mode=755", " - tmpfs none ro,seclabel,size=65536k,mode=755")
 	for name, more := range map[string][]plan.Primitive{"own user namespace": {plan.Func(withUser)}, "without CAP_SYS_ADMIN": {withoutAdmin}, "with CAP_SYS_ADMIN": nil} {
 		if os.Geteuid() != 0 && name == "own user namespace" {
 			continue // has one anyhow

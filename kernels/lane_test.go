@@ -3,6 +3,7 @@
 package kernels
 
 import (
+	"cmp"
 	"flag"
 	"os"
 	"runtime"
@@ -18,18 +19,21 @@ import (
 // machine is one boot.
 type machine struct {
 	name    string
-	kernel  string   // in the directory that prepare.sh fills
-	release string   // of the kernel, its beginning
-	lsm     string   // that enforces
-	only    []string // packages of the module; nil is all
-	without []string // packages that another machine with the same kernel runs
-	tests   string   // those that run, as -test.run has it; "" is all
-	systemd bool     // is process 1
-	append  string   // to the kernel's parameters
+	kernel  string            // in the directory that prepare.sh fills
+	release string            // of the kernel, its beginning
+	lsm     string            // that enforces
+	only    []string          // packages of the module; nil is all
+	without []string          // packages that another machine with the same kernel runs
+	tests   string            // those that run, as -test.run has it; "" is all
+	few     map[string]string // the same for some packages
+	systemd bool              // is process 1
+	append  string            // to the kernel's parameters
 }
 
 // Where the kernel is one that has run everything already, only the packages run that may see a difference.
 var (
+	onceOnly = []string{"examples/learn", "examples/limits", "examples/run", "examples/supervise", "internal/initprog", "internal/sys", "overlay/layer", "overlay/store",
+		"seccomp/learn"}
 	labelled = []string{"chroot", "examples/escape", "examples/run", "kernels/guest", "lsm", "namespaces"}
 	assembly = []string{"caps", "internal/dumpable", "internal/initprog", "internal/launch", "internal/nofile", "internal/sys",
 		"kernels/guest", "lsm", "plan"}
@@ -37,9 +41,10 @@ var (
 
 func machines() []machine {
 	return []machine{
-		{name: "6.1-apparmor", kernel: "6.1", release: "6.1.", lsm: "apparmor", without: []string{"examples/run"}},
+		{name: "6.1-apparmor", kernel: "6.1", release: "6.1.", lsm: "apparmor", without: onceOnly},
 		{name: "6.12-apparmor", kernel: "6.12", release: "6.12.", lsm: "apparmor"},
-		{name: "6.1-selinux", kernel: "6.1", release: "6.1.", lsm: "selinux", only: labelled},
+		{name: "6.1-selinux", kernel: "6.1", release: "6.1.", lsm: "selinux", only: labelled,
+			few: map[string]string{"examples/run": "SELinux|Relabel|Label|Rootfs"}},
 		{name: "6.1-neither", kernel: "6.1", release: "6.1.", append: "lsm=landlock,lockdown,yama,bpf", only: []string{"lsm", "examples/escape"}},
 		{name: "6.1-zfs", kernel: "zfs", release: "6.1.", lsm: "apparmor", only: []string{"overlay/driver"}, tests: "Zfs"},
 		{name: "6.12-systemd", kernel: "6.12", release: "6.12.", lsm: "apparmor", only: []string{"cgroups"}, tests: "^TestBooted", systemd: true},
@@ -181,7 +186,7 @@ func (m machine) commands(arch string, tests []testBinary, limit time.Duration) 
 	for _, b := range tests {
 		commands = append(commands, vm.Command{
 			Args: []string{b.file, "-test.v=test2json", "-test.paniconexit0", "-test.timeout=" + (limit / 2).String(), "-test.skip=" + elsewhere,
-				"-test.run=" + m.tests},
+				"-test.run=" + cmp.Or(m.few[b.name], m.tests)},
 			Env: env,
 			Dir: b.dir,
 		})
