@@ -135,7 +135,7 @@ func (s Session) Apply(p *plan.Plan) error {
 	}
 	p.Child(plan.Files, plan.Call("setsid", unix.SYS_SETSID))
 	if s.Terminal {
-		if err := p.Claim(controllingTerminal); err != nil {
+		if err := p.Claim(plan.Terminal); err != nil {
 			return err
 		}
 		p.Child(plan.Files, plan.Call("ioctl", unix.SYS_IOCTL, plan.Int(s.Descriptor), plan.Number(unix.TIOCSCTTY, "TIOCSCTTY"), plan.Int(0)).

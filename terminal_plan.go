@@ -17,11 +17,8 @@ import (
 	"github.com/caisson-dev/caisson/plan"
 )
 
-// What the parts of this package claim besides.
-const (
-	session             = "session"
-	controllingTerminal = "controlling terminal"
-)
+// session is what the parts of this package claim besides.
+const session = "session"
 
 // checkTerminal finds what does not go together with a terminal.
 func (c *Cmd) checkTerminal() error {
@@ -95,7 +92,7 @@ func (x terminal) Apply(p *plan.Plan) error {
 		}
 		return nil
 	})
-	return p.Claim(controllingTerminal)
+	return p.Claim(plan.Terminal)
 }
 
 // attach makes the terminal the standard descriptors, and the controlling terminal of a session that has none.

@@ -116,7 +116,7 @@ func (t *DevTree) cloneWithoutAdmin(p *plan.Plan, m devMounts) {
 
 // lacksPlace reports whether something is to be put into /dev for which the tree has no name. What the terminal of a command is mounted on is made by package caisson.
 func (t *DevTree) lacksPlace(p *plan.Plan) bool {
-	if p.Has("controlling terminal") {
+	if p.Has(plan.Terminal) {
 		return true
 	}
 	names := t.dev.names() // what is made below one of them, but shm, would be made before that is mounted

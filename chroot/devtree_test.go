@@ -2,7 +2,6 @@ package chroot_test
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +18,7 @@ import (
 	"github.com/caisson-dev/caisson/caps"
 	"github.com/caisson-dev/caisson/chroot"
 	"github.com/caisson-dev/caisson/internal/launch"
+	"github.com/caisson-dev/caisson/internal/launchtest"
 	"github.com/caisson-dev/caisson/namespaces"
 	"github.com/caisson-dev/caisson/plan"
 )
@@ -41,20 +41,10 @@ func cloned(t *testing.T, d chroot.Dev) *chroot.DevTree {
 		t.Skip("needs CAP_MKNOD in the first user namespace")
 	}
 	if tree.Tree() == nil {
-		require.False(t, kernelAtLeast(t, 6, 15), "this kernel clones detached mounts")
+		require.False(t, launchtest.KernelAtLeast(t, 6, 15), "this kernel clones detached mounts")
 		t.Skip("needs Linux 6.15, which copies detached mounts")
 	}
 	return tree
-}
-
-func kernelAtLeast(t *testing.T, major, minor int) bool {
-	t.Helper()
-	var u unix.Utsname
-	require.NoError(t, unix.Uname(&u))
-	var a, b int
-	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b)
-	require.NoError(t, err)
-	return a > major || a == major && b >= minor
 }
 
 // withoutAdmin is what makes a sandbox with the caller's user namespace one that can have a clone.
@@ -118,7 +108,7 @@ func TestDevTreeIsCloned(t *testing.T) {
 		"a directory below pts":  {false, []plan.Primitive{user, chroot.Dir{Path: "/dev/pts/x"}}},
 		"a link":                 {false, []plan.Primitive{user, chroot.Symlink{Path: "/dev/x", Target: "null"}}},
 		"a file":                 {false, []plan.Primitive{user, chroot.File{Path: "/dev/x/y"}}},
-		"a terminal":             {false, []plan.Primitive{user, plan.Func(func(p *plan.Plan) error { return p.Claim("controlling terminal") })}},
+		"a terminal":             {false, []plan.Primitive{user, plan.Func(func(p *plan.Plan) error { return p.Claim(plan.Terminal) })}},
 		"a user namespace later": {true, []plan.Primitive{plan.Func(func(p *plan.Plan) error { p.Late(func() error { return user.Apply(p) }); return nil })}},
 	} {
 		if len(c.parts) > 0 {

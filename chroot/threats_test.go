@@ -181,7 +181,7 @@ func TestCVE_2025_52565(t *testing.T) {
 	for range rounds(40) {
 		require.Equal(t, want, run(t, "stat -c %t:%T /dev/console", append(parts, chroot.Proc{}, chroot.Dev{}, bind)...))
 	}
-	starts(t, rounds(100), "stat -L -c %t:%T /dev/console; echo x > /proc/sys/kernel/core_pattern && echo WROTE; echo end", func(out string) {
+	starts(t, rounds(200), "stat -L -c %t:%T /dev/console; echo x > /proc/sys/kernel/core_pattern && echo WROTE; echo end", func(out string) {
 		require.NotContains(t, out, "HOSTSECRET")
 	}, append(parts, chroot.Proc{}, chroot.ReadOnly{"/proc/sys"}, bind)...)
 	check()

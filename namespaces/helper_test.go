@@ -179,16 +179,6 @@ func field(status, name string) string {
 	return strings.Fields(statusLine(status, name) + " ?")[0]
 }
 
-func kernelAtLeast(t *testing.T, major, minor int) bool {
-	t.Helper()
-	var u unix.Utsname
-	require.NoError(t, unix.Uname(&u))
-	var a, b int
-	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b)
-	require.NoError(t, err)
-	return a > major || a == major && b >= minor
-}
-
 // link is what /proc/PID/ns shows of a process; 0 is the test.
 func link(t *testing.T, pid int, k Set) string {
 	t.Helper()

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-dev/caisson/internal/launchtest"
 	"github.com/caisson-dev/caisson/plan"
 )
 
@@ -143,7 +144,7 @@ func TestJoinFileByFile(t *testing.T) {
 
 func TestSetnsProbe(t *testing.T) {
 	before := link(t, 0, UTS)
-	require.Equal(t, kernelAtLeast(t, 5, 8), setnsTakesPIDFD())
+	require.Equal(t, launchtest.KernelAtLeast(t, 5, 8), setnsTakesPIDFD())
 	require.Equal(t, before, link(t, 0, UTS))
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-dev/caisson/internal/launchtest"
 	"github.com/caisson-dev/caisson/plan"
 )
 
@@ -114,7 +115,7 @@ func sysctlsInside(t *testing.T, ids plan.Primitive) {
 	require.Equal(t, "1", says(t, "cat /proc/sys/net/ipv4/ip_forward", ids, Net, Sysctl{"net.ipv4.ip_forward", "1"}))
 	require.Equal(t, "3", says(t, "cat /proc/sys/user/max_net_namespaces", ids, Sysctl{"user.max_net_namespaces", "3"}))
 	out, err := start(t, plan.Build(ids, IPC, Sysctl{"kernel.shmmax", "123456"}), "cat /proc/sys/kernel/shmmax")
-	if kernelAtLeast(t, 6, 10) {
+	if launchtest.KernelAtLeast(t, 6, 10) {
 		require.NoError(t, err)
 		require.Equal(t, "123456", out)
 	} else if err != nil {

@@ -26,12 +26,7 @@ type facts struct {
 
 // look asks for a device by its name, or, where that is "", by its number.
 func look(index int, name string) request {
-	const withoutCounters = 1 << 3 // RTEXT_FILTER_SKIP_STATS
-	b := batch.Uint32(linkHeader(unix.AF_UNSPEC, index, 0, 0), unix.IFLA_EXT_MASK, withoutCounters)
-	if name != "" {
-		b = batch.String(b, unix.IFLA_IFNAME, name)
-	}
-	return request{Request: batch.Request{Type: unix.RTM_GETLINK, Body: b}, op: "find"}
+	return request{Request: batch.Link(index, name), op: "find"}
 }
 
 // look asks for one device by its name. One that is not there is ENODEV.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-dev/caisson/chroot"
+	"github.com/caisson-dev/caisson/internal/launchtest"
 	"github.com/caisson-dev/caisson/internal/mnt"
 	"github.com/caisson-dev/caisson/overlay"
 	"github.com/caisson-dev/caisson/plan"
@@ -155,7 +156,7 @@ func TestOptions(t *testing.T) {
 			c.set(&s)
 			got, err := options(t, s)
 			if errors.Is(err, errors.ErrUnsupported) {
-				require.True(t, before(t, 6, 6), "supported since 6.6: %v", err)
+				require.True(t, !launchtest.KernelAtLeast(t, 6, 6), "supported since 6.6: %v", err)
 				require.Regexp(t, "uuid=null|has no extended attributes", err.Error())
 				t.Skipf("%v", err)
 			}
@@ -166,16 +167,6 @@ func TestOptions(t *testing.T) {
 			}
 		})
 	}
-}
-
-func before(t *testing.T, major, minor int) bool {
-	t.Helper()
-	var u unix.Utsname
-	require.NoError(t, unix.Uname(&u))
-	var a, b int
-	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b)
-	require.NoError(t, err)
-	return a < major || a == major && b < minor
 }
 
 // TestIndexWithoutHandles: a layer on a stack has no file handles, and the kernel would leave out the index in silence.
@@ -225,7 +216,7 @@ func TestData(t *testing.T) {
 	s := overlay.Stack{Lower: []string{lower}, Data: []string{data}, MetaCopy: overlay.On}
 	tree, err := s.Open()
 	if errors.Is(err, errors.ErrUnsupported) {
-		require.True(t, before(t, 6, 7), "supported since 6.7: %v", err)
+		require.True(t, !launchtest.KernelAtLeast(t, 6, 7), "supported since 6.7: %v", err)
 		require.Contains(t, err.Error(), "data-only layers")
 		t.Skipf("%v", err)
 	}
@@ -254,7 +245,7 @@ func TestIDMap(t *testing.T) {
 				require.NoError(t, os.Chown(s.Upper, 100000, 100000))
 			}
 			tree, err := s.Open()
-			if errors.Is(err, errors.ErrUnsupported) && before(t, 6, 3) {
+			if errors.Is(err, errors.ErrUnsupported) && !launchtest.KernelAtLeast(t, 6, 3) {
 				t.Skipf("temporary files are on a tmpfs here: %v", err)
 			}
 			require.NoError(t, err)
@@ -286,7 +277,7 @@ func TestIDMap(t *testing.T) {
 			return nil
 		}), overlay.Root{Lower: lower, IDMap: ns}, chroot.Proc{})
 		out, err := start(t, "stat -c '%u:%g' f g /; echo x > new; stat -c '%u:%g' new", parts...)
-		if errors.Is(err, errors.ErrUnsupported) && before(t, 6, 3) {
+		if errors.Is(err, errors.ErrUnsupported) && !launchtest.KernelAtLeast(t, 6, 3) {
 			t.Skipf("temporary files are on a tmpfs here: %v", err)
 		}
 		require.NoError(t, err)
@@ -326,7 +317,7 @@ func TestReadOnlyInSilence(t *testing.T) {
 	require.Contains(t, err.Error(), work)
 	require.NoError(t, os.Chown(work, 0, 0))
 	_, err = start(t, "true", parts...)
-	if errors.Is(err, errors.ErrUnsupported) && before(t, 6, 6) {
+	if errors.Is(err, errors.ErrUnsupported) && !launchtest.KernelAtLeast(t, 6, 6) {
 		t.Skipf("temporary files are on a tmpfs here: %v", err)
 	}
 	require.NoError(t, err)

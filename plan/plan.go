@@ -428,6 +428,7 @@ const (
 	InitProg   = "init"
 	Dev        = "/dev"     // a directory of the sandbox's own
 	Devpts     = "/dev/pts" // an instance of the sandbox's own, pts(4)
+	Terminal   = "controlling terminal"
 )
 
 // Claim says that the primitive that is being applied is the only one to provide what. A second claim is a

@@ -5,6 +5,7 @@ package launchtest
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"testing"
@@ -115,4 +116,15 @@ func FirstBytes(t testing.TB, out Pipe, n int) string {
 	_, err := io.ReadFull(out.R, b)
 	require.NoError(t, err)
 	return string(b)
+}
+
+// KernelAtLeast reports whether the running kernel is of this release or a later one.
+func KernelAtLeast(t *testing.T, major, minor int) bool {
+	t.Helper()
+	var u unix.Utsname
+	require.NoError(t, unix.Uname(&u))
+	var a, b int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b)
+	require.NoError(t, err)
+	return a > major || a == major && b >= minor
 }

@@ -31,9 +31,7 @@ func (f *Firewall) bridgeMACs(r Rules) (map[string]net.HardwareAddr, error) {
 
 // hardware is the hardware address of an interface.
 func (f *Firewall) hardware(name string) (mac net.HardwareAddr, err error) {
-	const withoutCounters = 1 << 3 // RTEXT_FILTER_SKIP_STATS
-	body := batch.Uint32(make([]byte, unix.SizeofIfInfomsg), unix.IFLA_EXT_MASK, withoutCounters)
-	answers, err := f.ask.Do(batch.Request{Type: unix.RTM_GETLINK, Body: batch.String(body, unix.IFLA_IFNAME, name)})
+	answers, err := f.ask.Do(batch.Link(0, name))
 	if refused := (*batch.Error)(nil); errors.As(err, &refused) {
 		err = refused.Err
 	}

@@ -9,6 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Link asks for a device (struct ifinfomsg) by its name, or, where that is "", by its number. It leaves out the counters.
+func Link(index int, name string) Request {
+	const withoutCounters = 1 << 3 // RTEXT_FILTER_SKIP_STATS
+	b := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(b[4:], uint32(index))
+	b = Uint32(b, unix.IFLA_EXT_MASK, withoutCounters)
+	if name != "" {
+		b = String(b, unix.IFLA_IFNAME, name)
+	}
+	return Request{Type: unix.RTM_GETLINK, Body: b}
+}
+
 // Attr appends an attribute: its length, its type, and the value, filled up to four bytes (netlink(7), rtnetlink(7)).
 func Attr(b []byte, kind uint16, value ...byte) []byte {
 	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+len(value)))

@@ -14,33 +14,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// getLink asks for a device by its number.
-func getLink(index int32) Request {
-	body := make([]byte, unix.SizeofIfInfomsg)
-	binary.NativeEndian.PutUint32(body[4:], uint32(index))
-	return Request{Type: unix.RTM_GETLINK, Body: body}
-}
-
 // TestAnswers: answers stand where their requests do, the first error is told with its place, and the socket can be used again. It needs no privilege.
 func TestAnswers(t *testing.T) {
 	c, err := Open(unix.NETLINK_ROUTE)
 	require.NoError(t, err)
 	defer c.Close()
 	for range 3 {
-		answers, err := c.Do(getLink(1), getLink(1))
+		answers, err := c.Do(Link(1, ""), Link(1, ""))
 		require.NoError(t, err)
 		require.Len(t, answers, 2)
 		for _, a := range answers {
 			require.Equal(t, "lo", name(a))
 		}
-		answers, err = c.Do(getLink(1), getLink(1<<30), getLink(1<<30+1), getLink(1))
+		answers, err = c.Do(Link(1, ""), Link(1<<30, ""), Link(1<<30+1, ""), Link(1, ""))
 		var e *Error
 		require.ErrorAs(t, err, &e)
 		require.Equal(t, &Error{1, syscall.ENODEV}, e)
 		require.ErrorIs(t, err, syscall.ENODEV)
 		require.Equal(t, "lo", name(answers[0])+name(answers[1]))
 		require.Equal(t, "lo", name(answers[3]), "what comes after it has been done")
-		_, err = c.Do(getLink(1 << 30))
+		_, err = c.Do(Link(1<<30, ""))
 		require.ErrorIs(t, err, syscall.ENODEV)
 	}
 	answers, err := c.Do()
@@ -68,7 +61,7 @@ func TestNumbers(t *testing.T) {
 	for _, last := range []uint32{1<<32 - 1, 1<<32 - 2, 1<<32 - 3, 1<<31 - 1} {
 		c.number = last
 		for range 2 {
-			answers, err := c.Do(getLink(1), getLink(1))
+			answers, err := c.Do(Link(1, ""), Link(1, ""))
 			require.NoError(t, err)
 			require.Equal(t, "lolo", name(answers[0])+name(answers[1]))
 			require.NotZero(t, c.number)
@@ -100,7 +93,7 @@ func TestClosed(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 	require.NoError(t, c.Close())
-	_, err = c.Do(getLink(1))
+	_, err = c.Do(Link(1, ""))
 	require.ErrorIs(t, err, os.ErrClosed)
 }
 
@@ -111,7 +104,7 @@ func TestForeign(t *testing.T) {
 	c, err := Open(unix.NETLINK_ROUTE)
 	require.NoError(t, err)
 	defer c.Close()
-	_, err = c.Do(getLink(1)) // gives the socket its address
+	_, err = c.Do(Link(1, "")) // gives the socket its address
 	require.NoError(t, err)
 	own, err := unix.Getsockname(c.fd)
 	require.NoError(t, err)
@@ -125,7 +118,7 @@ func TestForeign(t *testing.T) {
 		t.Skip("nobody may send to the socket:", err)
 	}
 	require.NoError(t, err)
-	answers, err := c.Do(getLink(1))
+	answers, err := c.Do(Link(1, ""))
 	require.NoError(t, err)
 	require.Equal(t, "lo", name(answers[0]))
 }
@@ -133,7 +126,7 @@ func TestForeign(t *testing.T) {
 // FuzzRead: whatever comes is taken apart without a panic.
 func FuzzRead(f *testing.F) {
 	f.Add(Request{Type: unix.NLMSG_ERROR, Body: make([]byte, 20)}.append(nil, 7))
-	f.Add(getLink(1).append(getLink(2).append(nil, 7), 8))
+	f.Add(Link(1, "").append(Link(2, "").append(nil, 7), 8))
 	f.Add([]byte{3, 0, 0, 0, 2, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		answers := make([][]byte, 2)
